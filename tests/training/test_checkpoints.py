@@ -28,6 +28,7 @@ def outcome(folder):
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["training"].pop("seconds") > 0
     del metrics["card"]["name"]  # that of the folder
+    metrics["card"]["settings"].pop("save_total_limit", None)
     return (folder / "model.safetensors").read_bytes(), metrics
 
 
