@@ -27,8 +27,12 @@ def outcome(folder):
     """Return what two equal runs share: weights and metrics, without times."""
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["training"].pop("seconds") > 0
-    del metrics["card"]["name"]  # that of the folder
-    metrics["card"]["settings"].pop("save_total_limit", None)
+    for name in (
+        "name",
+        "figures",
+        "settings",
+    ):  # of the folder, of the fixture, `save_total_limit`
+        metrics["card"].pop(name, None)
     return (folder / "model.safetensors").read_bytes(), metrics
 
 
