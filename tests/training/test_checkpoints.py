@@ -27,11 +27,8 @@ def outcome(folder):
     """Return what two equal runs share: weights and metrics, without times."""
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["training"].pop("seconds") > 0
-    for name in (
-        "name",
-        "figures",
-        "settings",
-    ):  # of the folder, of the fixture, `save_total_limit`
+    # the folder, figures of the fixture, and `save_total_limit` differ
+    for name in ("name", "figures", "settings"):
         metrics["card"].pop(name, None)
     return (folder / "model.safetensors").read_bytes(), metrics
 
