@@ -16,8 +16,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..hub.card import read_facts
-from ..hub.model_folder import FinishedFolder, find_folder
+from ..hub.model_folder import FinishedFolder, find_folder, read_mapping
 from ..tasks import score_kind
 from ..utils.errors import UserError, install_hint
 from .explain import explain_spans
@@ -202,8 +201,8 @@ def serve(page: gradio.Blocks, host: str = "127.0.0.1", port: int | None = None)
 
 def read_examples(folder: FinishedFolder) -> list[str]:
     """Return texts of the card to try: the first of each label, then the second of each."""
-    facts = read_facts(folder)
-    by_label = facts.examples if facts and facts.examples else {}
+    card = read_mapping(folder.metrics).get("card", {}) if folder.metrics.is_file() else {}
+    by_label = card.get("examples") or {}
     examples: list[str] = []
     for texts in zip_longest(*by_label.values()):
         examples += [text for text in texts if text is not None]

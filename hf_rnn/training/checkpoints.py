@@ -27,6 +27,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArgum
 from transformers.trainer_utils import sort_checkpoints
 
 from ..data.encode import read_rules
+from ..hub.card import OLDER_FACTS
 from ..hub.model_folder import MODELLING_FILES, UNFINISHED, FinishedFolder
 from ..settings.fields import AFTER_STEPS, is_recorded
 from ..settings.training_arguments import RnnTrainingArguments
@@ -252,7 +253,7 @@ def check_replaceable(folder: FinishedFolder, overwrite: bool) -> None:
 
 def _check_run(folder: FinishedFolder) -> None:
     """Refuse a folder with files that a run would replace, unless a run wrote them."""
-    marks = [folder.card_facts.name, folder.training_args.name]
+    marks = [folder.training_args.name]
     marks += ["checkpoints/checkpoint-*", f"{UNFINISHED}*"]
     taken = [path.name for path in _finished_files(folder) if path.exists()]
     if taken and not any(any(folder.root.glob(mark)) for mark in marks):
@@ -353,4 +354,5 @@ def _finished_files(folder: FinishedFolder) -> list[Path]:
     files = [
         path for path in folder.named_files() if path not in (folder.config, folder.checkpoints)
     ]
-    return [folder.config, *files, *(folder.root / name for name in MODELLING_FILES)]
+    others = [*MODELLING_FILES, OLDER_FACTS]
+    return [folder.config, *files, *(folder.root / name for name in others)]

@@ -66,7 +66,6 @@ from .prepare import (
     prepare_run,
 )
 from .save import (
-    Outcome,
     TrainingResult,
     describe_data,
     round_weights,
@@ -213,10 +212,14 @@ def train_on(
     round_weights(model, settings.training.weights_dtype)
     metrics, fit = score(run, tokens, fit)
     learned_held_out = learn_held_out(run, tokens, fit)
-    linear = compare(run, tokens, metrics.typos)
-    data = describe_data(run, learned_held_out=learned_held_out)
-    metrics = dataclasses.replace(metrics, data=data)
-    return save(run, tokens, Outcome(fit, metrics, linear))
+    linear = compare(run, tokens, metrics.get("typos"))
+    metrics["data"] = describe_data(run, learned_held_out=learned_held_out)
+    if run.is_main:
+        replace_model(run.folder, lambda new: write_folder(new, run, tokens, fit, metrics, linear))
+        remove_checkpoints(run.folder)
+        logger.info("the finished model is in %s", run.folder.root)
+        warn_if_linear_wins(run, metrics, linear)
+    return TrainingResult(run.folder.root, metrics)
 
 
 # ---- model ----
@@ -515,18 +518,6 @@ def join_held_out(run: Run, tokens: Tokens) -> tuple[Run, Tokens]:
         dataclasses.replace(run, texts=datasets.DatasetDict(train=all_texts)),
         dataclasses.replace(tokens, examples=datasets.DatasetDict(train=examples)),
     )
-
-
-def save(run: Run, tokens: Tokens, outcome: Outcome) -> TrainingResult:
-    """Write the finished folder, and remove the checkpoints."""
-    metrics = outcome.metrics.as_json()
-    if not run.is_main:
-        return TrainingResult(run.folder.root, metrics)
-    card = replace_model(run.folder, lambda new: write_folder(new, run, tokens, outcome))
-    remove_checkpoints(run.folder)
-    logger.info("the finished model is in %s", run.folder.root)
-    warn_if_linear_wins(run, outcome)
-    return TrainingResult(run.folder.root, metrics, card)
 
 
 # ---- checks ----

@@ -385,7 +385,7 @@ def test_a_split_that_is_missing_is_named_with_another(command, room, folder):
 
 def test_the_summary_has_two_lines_with_simpler_models(trained):
     first, second = trained.summarize().splitlines()
-    (linear,) = trained.card.baselines.values()
+    (linear,) = trained.metrics["card"]["baselines"].values()
     expected = [
         scores[name]
         for scores in (trained.metrics["test"], linear["test"])

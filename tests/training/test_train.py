@@ -180,11 +180,12 @@ def test_few_rows_keep_rarer_tokens(short, rows, changes, least):
 def test_a_bad_run_claims_no_best_epoch_and_says_that_the_linear_model_is_better(short, caplog):
     result = train(**{**short, "learning_rate": 0.0}, load_best_model_at_end=False)
     assert (
-        result.card.best_metric is None
+        result.metrics["card"].get("best_metric") is None
         and "was kept" not in (result.folder / "README.md").read_text()
     )
     (line,) = [line for line in caplog.messages if "linear model" in line]
-    (linear,), own = result.card.baselines.values(), result.metrics["validation"]["macro_f1"]
+    (linear,) = result.metrics["card"]["baselines"].values()
+    own = result.metrics["validation"]["macro_f1"]
     scores = f"macro_f1 {linear['validation']['macro_f1']:.3f} against {own:.3f}"
     assert f"better on validation, {scores}: use it, or try recipe default" in line
 
@@ -197,11 +198,13 @@ def test_the_same_settings_give_the_same_model(trained, tiny_settings, texts_dir
     """From the record of the run and from dataclasses; another seed gives another model."""
     filled = {"DATA": texts_dir, "MODEL/training_args.json": trained.folder / "training_args.json"}
     filled |= {"OUTPUT": tmp_path / "again"}
-    words = [str(filled.get(word, word)) for word in shlex.split(trained.card.command)]
+    words = [
+        str(filled.get(word, word)) for word in shlex.split(trained.metrics["card"]["command"])
+    ]
     again = train(**FLAGS.read(words[2:]), use_cpu=True)
     assert (
         words[:2] == ["hf-rnn", "train"]
-        and trained.card.fill_in["DATA"] == f"here {texts_dir.name}"
+        and trained.metrics["card"]["fill_in"]["DATA"] == f"here {texts_dir.name}"
     )
     assert again.metrics["validation"] == trained.metrics["validation"]
     parsed = train(**{**tiny_settings, "output_dir": str(tmp_path / "parsed")})
@@ -370,7 +373,7 @@ def test_leaks_are_reported_or_stop_a_run_before_it_makes_a_folder(short, tmp_pa
         rows[0][1] == "bad" and "repeat a row of train (5.00%, 1 with another label)" in caplog.text
     )
     assert "not in the vocabulary" not in caplog.text
-    stored = json.loads((result.folder / "card_facts.json").read_text())["audit"]["leaks"][
+    stored = json.loads((result.folder / "metrics.json").read_text())["card"]["audit"]["leaks"][
         "validation"
     ]["train"]
     assert stored == {"exact": 3, "exact_other_label": 1, "share": 0.05}
