@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _SHOWN_LABELS = 10
 _EXAMPLES_SHOWN = 6
 _MOST_BYTES = 1_000_000  # bytes per request
-_SMALLEST_SCALE = 0.02  # of a logit; smaller effects are never shown at full strength
+_SMALLEST_SCALE = 0.02  # in units of the logit; smaller effects are never shown at full strength
 
 
 def build(model_name_or_path: str | Path, revision: str | None = None) -> gradio.Blocks:

@@ -278,7 +278,7 @@ def test_a_terminal_gets_an_answer_per_line_until_ctrl_c(folder):
 
 
 @pytest.mark.parametrize("name", ["rows.txt", "rows.csv"])
-def test_a_slow_reader_gets_all_answers_in_pieces_and_a_closed_pipe_is_no_mistake(
+def test_a_slow_reader_gets_all_answers_in_pieces_and_a_closed_pipe_ends_quietly(
     folder, tmp_path, name
 ):
     rows = 3000
