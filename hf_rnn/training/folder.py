@@ -92,10 +92,10 @@ class StopRequest:
 
 @dataclass(eq=False)
 class RunRecord(TrainerCallback, ExportableState):
-    """What the Trainer's state has of a run besides its own, so that checkpoints have it too."""
+    """Two facts of a run for the Trainer's state, so that each checkpoint has them."""
 
     made_from: dict[str, Any] = field(default_factory=dict)  # see `fingerprint_run`
-    seconds: float = 0.0  # of training, before this part of the run
+    seconds: float = 0.0  # training time before a resume
 
     def __post_init__(self) -> None:
         self._began = time.monotonic()

@@ -52,7 +52,7 @@ from .folder import RunRecord, StopRequest, TrainingStopped, list_checkpoints
 
 logger = logging.getLogger(__name__)
 
-_TICKS = 1000  # of the clock, in place of the steps of a schedule, for max_minutes
+_TICKS = 1000  # parts of max_minutes, in place of the steps of a schedule
 _MOST_TOKENS = 4096  # per forward and backward pass, padding included
 # that share a sort by length: 2 % of the tokens of tweets are padding, 7 % for 25
 _SORTED_BATCHES = 100
@@ -119,7 +119,7 @@ class RnnTrainer(Trainer):
     # called when the first step can start: all settings were accepted
     on_begin: Callable[[], Any] | None = None
     redraw: Callable[[int], datasets.Dataset] | None = None  # returns the training rows of an epoch
-    ticks = 0  # of the clock, see `max_minutes`
+    ticks = 0  # parts of max_minutes that are over
     _sampler: EpochSampler | None = None
     _class_weights: torch.Tensor | None = None
 
