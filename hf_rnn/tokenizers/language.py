@@ -84,7 +84,7 @@ def find_language(texts: Iterable[str]) -> Language:
         and only_multilingual <= _MOST_FOREIGN * only_english
     )
 
-    # of `multilingual`, those with letters; negative for an unknown one
+    # 1 for a known piece of `multilingual` with letters, minus its characters for an unknown one
     lengths = []
     for text, row in zip(
         sample, tokenizer.encode_batch(sample, add_special_tokens=False), strict=True

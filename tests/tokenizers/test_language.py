@@ -1,4 +1,4 @@
-"""Which encoder of the package reads the texts: that of English, or that of many languages."""
+"""Choose the encoder of the package that reads the texts: of English, or of many languages."""
 
 import gzip
 import re
@@ -74,7 +74,7 @@ ENDINGS = re.compile(r"(?<=[a-z]{3})(?:ations?|ings?|ed|es|s|ly|ments?|ness|e)$"
 
 
 def stem(text):
-    """Return the stems of the words of a text that are no stop words, as search engines do."""
+    """Return the stems of the words of a text without stop words, as search engines do."""
     words = re.findall("[a-z]+", text.lower())
     return " ".join(ENDINGS.sub("", word) for word in words if word not in STOP_WORDS)
 
