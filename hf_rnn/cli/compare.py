@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..data import Location
-from ..labelling.table import ColumnFlags, read_texts
 from ..models.settings_rnn import setting
+from ..quality.table import ColumnFlags, read_texts
 from ..settings.flags import Flags
 from ..utils.errors import install_hint
 from .console import ModelFlags, print_note
@@ -44,7 +44,7 @@ def run(argv: Sequence[str]) -> None:
     tables = [read_texts(path, arguments) for path in (arguments.old, arguments.new)]
     from ..hub import model_folder
     from ..inference.fast import FastRnn
-    from ..labelling.compare import compare, draw_comparison
+    from ..quality.compare import compare, draw_comparison
 
     model_folder.quiet()
     model = FastRnn.from_pretrained(arguments.model, arguments.revision)
