@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import datasets
 import numpy as np
-import xxhash
+from datasets.fingerprint import generate_random_fingerprint
 
 from ..tokenizers import NO_LENGTH_LIMIT
 from ..utils.errors import DataError, SettingError, check_texts
@@ -93,7 +93,7 @@ def encode(
         with_indices=True,
         remove_columns=list(dataset.features),
         features=datasets.Features(features),
-        new_fingerprint=take_fingerprint(dataset, tokenizer, limit),
+        new_fingerprint=generate_random_fingerprint(),  # else the library hashes the tokenizer
     ).with_format(None)
     if truncated:
         counts = f"{truncated} of {len(encoded)} texts in {dataset.split or 'the data'}"
@@ -133,7 +133,7 @@ def encode_blocks(
         return {"input_ids": tokenize(batch["text"], NO_LENGTH_LIMIT)}
 
     for split, rows in texts.items():
-        fingerprint = take_fingerprint(rows, tokenizer)
+        fingerprint = generate_random_fingerprint()
         lines = rows.map(
             encode_batch, batched=True, remove_columns=["text"], new_fingerprint=fingerprint
         )
@@ -189,14 +189,3 @@ def read_rules(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any] | None:
         return None
     rules = json.loads(backend.to_str())
     return {name: rule for name, rule in rules.items() if name not in ("truncation", "padding")}
-
-
-def take_fingerprint(
-    dataset: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, *options: Any
-) -> str | None:
-    """Return a fingerprint that is the same in every process; None if the library must find one."""
-    settings = read_rules(tokenizer)
-    if settings is None:
-        return None
-    sides = [getattr(tokenizer, name, None) for name in ("truncation_side", "split_special_tokens")]
-    return xxhash.xxh3_64_hexdigest(repr((dataset._fingerprint, settings, sides, options)).encode())
