@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 _LARGEST_HALF = 6e4  # in float16
 _CHECKED = 60  # texts that a page checks
 _LONGEST_CHECKED = 300  # their characters
-WEIGHTS_KEY = "weights"  # in the metadata of the file: of which weights it was made
+WEIGHTS_KEY = "weights"  # in the metadata of the file: the fingerprint of its weights
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ class InferenceOptions:
             the fastest on processors with AVX-512 VNNI, and int16 on others: logits within about
             0.1, so that labels near a tie change. Without AVX2, as on ARM, both are float32.
         tokens_per_batch: About how many tokens the plain model reads at once.
-        device: Of the plain model, if it is not `cpu`; None is the accelerator, if there is one.
+        device: `cpu` is the fast path; None is the accelerator, if there is one.
         threads: Threads for many texts, which do not change the answers; None is `OMP_NUM_THREADS`,
             or all processors.
     """
