@@ -45,7 +45,7 @@ def read_settings(flags: Flags, argv: Sequence[str]) -> Settings:
 
 def print_result(settings: Settings, argv: Sequence[str], start: Callable[[Settings], Any]) -> None:
     """Run `start`, a training with these settings, and print its result; see [`run`]."""
-    from ..training.checkpoints import TrainingStopped
+    from ..training.folder import TrainingStopped
 
     _keep_freed_memory()
     is_main = os.environ.get("RANK", "0") == "0"

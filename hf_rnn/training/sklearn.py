@@ -193,7 +193,7 @@ class _RnnEstimator(BaseEstimator):
         model's name in the card.
         """
         from ..hub.card import amend_card
-        from .checkpoints import lock_folder, replace_model
+        from .folder import lock_folder, replace_model
 
         check_is_fitted(self)
         target = FinishedFolder(Path(save_directory).expanduser())

@@ -1,6 +1,7 @@
 """Training from data to a finished folder: contents, an earlier model, resuming, mistakes."""
 
 import contextlib
+import itertools
 import json
 import math
 import pydoc
@@ -18,8 +19,9 @@ from transformers import pipeline
 from hf_rnn.cli.train import FLAGS
 from hf_rnn.data.splits import hash_texts, hold_out
 from hf_rnn.hub.model_folder import FinishedFolder
-from hf_rnn.training.score import Metrics, check_loss
+from hf_rnn.training.score import check_loss
 from hf_rnn.training.train import train
+from hf_rnn.training.trainer import RnnTrainer
 from hf_rnn.utils.errors import UserError
 
 
@@ -135,13 +137,10 @@ def test_the_record_of_the_data(short, texts_dir, tmp_path, trained):
     )
 
 
-def test_minutes_become_epochs_before_the_training(tiny_settings, tmp_path, caplog, monkeypatch):
-    """A pass over train or validation takes 0.4 seconds, so 3 seconds are 3.75 epochs."""
-    caplog.set_level("INFO", "hf_rnn")
-    monkeypatch.setattr(
-        "hf_rnn.training.trainer._extrapolate",
-        lambda time, rows, *_: 0.4 * (time(rows.select(range(16))) > 0),
-    )
+def test_a_training_ends_by_the_clock_and_so_does_its_learning_rate(
+    tiny_settings, tmp_path, monkeypatch
+):
+    """A step takes 0.05 seconds and its epoch 15 steps, so 3 seconds are four epochs."""
     settings = {
         **tiny_settings,
         "lr_scheduler_type": "linear",
@@ -149,16 +148,24 @@ def test_minutes_become_epochs_before_the_training(tiny_settings, tmp_path, capl
         "early_stopping_patience": 0,
     }
     del settings["num_train_epochs"]
-    result = train(**settings, max_minutes=0.05, output_dir=str(tmp_path / "out"))
-    training = result.metrics["training"]
-    assert (
-        f"{training['epochs']:.3g} epochs in" in result.summarize()
-        and "of 0.05 minutes" in result.summarize()
+    clock = itertools.count(0, 0.05)  # seconds; every step asks once
+    monkeypatch.setattr("hf_rnn.training.folder.time.monotonic", lambda: next(clock))
+    rates = []
+    log = RnnTrainer.log
+    monkeypatch.setattr(
+        RnnTrainer,
+        "log",
+        lambda trainer, logs, *more: (rates.append(logs.get("learning_rate")), log(trainer, logs)),
     )
-    assert "num_train_epochs is 3.75" in caplog.text
-    assert training["epochs"] == pytest.approx(3.75, abs=1 / 15)  # whole steps
+    result = train(**settings, max_minutes=0.05, output_dir=str(tmp_path / "out"))
+    rates = [rate for rate in rates if rate is not None]
+    training = result.metrics["training"]
+    summary = result.summarize()
+    assert f"{training['epochs']:.3g} epochs in" in summary and "of 0.05 minutes" in summary
+    assert 2 < training["epochs"] < 4.1
+    assert rates == sorted(rates, reverse=True) and 0 <= rates[-1] < 0.1 * rates[0]
     recorded = json.loads((result.folder / "training_args.json").read_text())
-    assert recorded["num_train_epochs"] == 3.75 and "max_minutes" not in recorded
+    assert recorded["num_train_epochs"] == training["epochs"] and "max_minutes" not in recorded
 
 
 @pytest.mark.parametrize(
@@ -318,7 +325,7 @@ def test_a_loss_over_100_times_that_of_guessing_is_refused(training, validation,
         if outcome == "error"
         else contextlib.nullcontext()
     ):
-        check_loss(Metrics(splits, training={"loss": training}), math.log(3))
+        check_loss({**splits, "training": {"loss": training}}, math.log(3))
 
 
 # ---- mistakes ----
