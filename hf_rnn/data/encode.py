@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections import Counter
@@ -177,15 +176,3 @@ def measure_pieces(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> 
         "pieces_per_word": pieces / max(1, sum(map(len, words))),
         "unknown_token_share": counts[tokenizer.unk_token_id] / max(1, pieces),
     }
-
-
-def read_rules(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any] | None:
-    """Return a tokenizer's vocabulary and rules as in its JSON; None for a tokenizer in Python.
-
-    Truncation and padding, which the last call leaves there, are not included.
-    """
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        return None
-    rules = json.loads(backend.to_str())
-    return {name: rule for name, rule in rules.items() if name not in ("truncation", "padding")}
