@@ -42,7 +42,7 @@ from ..evaluation.linear import LinearBaseline
 from ..evaluation.scores import single_scores
 from ..hub.card import write_card
 from ..hub.model_folder import FinishedFolder, find_built_in, find_folder, read_config
-from ..inference.engines.stored import fingerprint_folder
+from ..inference.open import fingerprint_folder
 from ..models.auto import ENCODER, HEADS, PIPELINES, head_name
 from ..models.modeling_rnn import RnnModel, list_sentence_modules
 from ..settings.resolve import Settings, list_changes, record

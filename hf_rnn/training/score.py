@@ -17,7 +17,7 @@ from ..data.typos import SHOWN_TYPOS, mistype_rows
 from ..evaluation.calibration import calibrate
 from ..evaluation.linear import LinearBaseline, linear_scores
 from ..evaluation.scores import single_scores
-from ..inference.engines.open import choose_engine
+from ..inference.open import choose_engine
 from ..inference.stream import measure_prefixes
 from ..tasks import Metrics, compute_scores
 from ..utils.errors import UserError
