@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .data.conll import load_conll as load_conll
-    from .data.encoding import encode as encode
+    from .data.encode import encode as encode
     from .data.load import load_tsv as load_tsv
     from .data.vectors import load_vectors as load_vectors
     from .evaluation import classification_metrics as classification_metrics
@@ -56,7 +56,7 @@ else:
         "load_tsv": "data.load",
         "load_conll": "data.conll",
         "encode_tagged": "tasks.token_classification",
-        "encode": "data.encoding",
+        "encode": "data.encode",
         "load_vectors": "data.vectors",
         "classification_metrics": "evaluation",
         "RnnTrainer": "training.trainer",

@@ -99,7 +99,7 @@ def _read_rows(
     from ..hub import model_folder
     from ..tasks import get_task
     from ..tokenizers.word_level import NoFrequentWordError
-    from ..training.run import make_tokenizer, suit_language, suit_vocabulary
+    from ..training.prepare import decide_start, make_tokenizer
 
     datasets.disable_progress_bars()
     model_folder.quiet()
@@ -111,10 +111,10 @@ def _read_rows(
     if with_labels and not task.one_label:
         raise SettingError(f"--labels is for one label per text: leave it out with {task.name}")
 
-    settings, _ = suit_language(settings, task, task.vocabulary_texts(texts["train"]))
-    data = suit_vocabulary(settings, sum(report.label_counts["train"])).data
+    count = sum(report.label_counts["train"])
+    settings, _ = decide_start(settings, task.vocabulary_texts(texts["train"]), count)
     try:
-        return rows, make_tokenizer(data, task.vocabulary_texts(texts["train"]))
+        return rows, make_tokenizer(settings.data, task.vocabulary_texts(texts["train"]))
     except NoFrequentWordError as error:  # the rest of the report needs no tokenizer
         print_note(f"unknown tokens are not counted: {error}")
         return rows, None

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..utils.errors import DataError
-from .encoding import count_tokens
+from .encode import count_tokens
 from .near_repeats import find_near_repeats
 from .splits import SPLITS, hash_texts, join_texts
 

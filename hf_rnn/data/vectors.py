@@ -24,7 +24,7 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
 from ..hub.client import fetch
 from ..utils.errors import DataError, ModelError, SettingError, explain
-from .encoding import count_tokens
+from .encode import count_tokens
 from .errors import explain_file
 from .lines import open_unpacked
 

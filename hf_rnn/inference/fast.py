@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
+from ..data.tokens import FastTokenizer
 from ..tasks import Answer
 from ..utils.errors import UserError
 from .engines import DEFAULTS, Backend, Engine, InferenceOptions, Precision
 from .engines.open import open_engine
 from .predictor import Predictor
-from .tokens import FastTokenizer
 
 if TYPE_CHECKING:
+    from ..data.tokens import Tokenizer
     from .stream import TextStream
-    from .tokens import Tokenizer
 
 Table = TypeVar("Table")
 

@@ -14,20 +14,20 @@ from typing import TYPE_CHECKING, Self, cast
 
 import numpy as np
 
+from ..data.tokens import FastTokenizer
 from ..hub.model_folder import FinishedFolder
 from ..tasks import Answer, check_answers, compute_scores, score_kind, task_of
 from ..utils.errors import UserError, find_text_error, list_texts
 from .engines import Backend, Engine, InferenceOptions, Precision, TokenIds
 from .engines.open import choose_engine, open_engine
 from .engines.stored import absolute_name
-from .tokens import FastTokenizer
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
     from ..data.errors import BadRow
-    from .tokens import Tokenizer
+    from ..data.tokens import Tokenizer
 
 
 class Predictor:

@@ -59,7 +59,7 @@ class CausalLM(Task):
         self, texts: Splits, tokenizer: PreTrainedTokenizerBase, max_length: int | None
     ) -> Splits:
         """Return the tokens in blocks of `max_length`, by default 256."""
-        from ..data.encoding import encode_blocks
+        from ..data.encode import encode_blocks
 
         return encode_blocks(texts, tokenizer, max_length or BLOCK_SIZE)
 

@@ -93,7 +93,7 @@ class SequenceClassification(Task):
         """
         import datasets
 
-        from ..data.encoding import encode
+        from ..data.encode import encode
 
         if self.one_label:
             return encode(texts, tokenizer, max_length)

@@ -228,7 +228,7 @@ def encode_tagged(
     """
     import datasets
 
-    from ..data.encoding import take_fingerprint
+    from ..data.encode import take_fingerprint
 
     if not tokenizer.is_fast:
         raise UserError(

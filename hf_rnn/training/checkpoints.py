@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 from transformers.trainer_utils import sort_checkpoints
 
-from ..data.encoding import read_rules
+from ..data.encode import read_rules
 from ..hub.model_folder import MODELLING_FILES, UNFINISHED, FinishedFolder
 from ..settings.fields import AFTER_STEPS, is_recorded
 from ..settings.training_arguments import RnnTrainingArguments

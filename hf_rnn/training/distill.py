@@ -24,7 +24,7 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
-from ..data.encoding import encode
+from ..data.encode import encode
 from ..data.errors import listed, text_fault
 from ..data.near_repeats import normalize_text
 from ..hub.model_folder import check_sorts
@@ -39,7 +39,7 @@ from ..utils.errors import ModelError, SettingError
 from ..utils.process import one_at_a_time
 from .checkpoints import TEACHER_LOGITS as LOGITS_FILE
 from .checkpoints import check_apart
-from .run import Extension, Run
+from .prepare import Extension, Run
 from .teacher import Teacher, describe_counts, read_texts
 from .train import TrainingResult, check_early, read_call, run_training
 from .trainer import weigh_classes

@@ -20,7 +20,7 @@ from torch.nn.functional import normalize
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..hub.model_folder import find_folder
-from .run import Run, mistype_epoch
+from .prepare import Run, mistype_epoch
 from .trainer import SAMPLE_WEIGHT, weigh_classes
 
 logger = logging.getLogger(__name__)

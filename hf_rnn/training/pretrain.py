@@ -43,7 +43,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from ..data.encoding import measure_pieces
+from ..data.encode import measure_pieces
 from ..data.typos import mistype_half
 from ..hub.model_folder import find_folder
 from ..inference.engines import batch_by_length

@@ -50,7 +50,7 @@ from ..tokenizers import NO_LENGTH_LIMIT
 from ..tokenizers.word_level import save_tokenizer
 from ..utils.errors import UserError
 from .few_rows import METHOD
-from .run import Fit, Run, Tokens
+from .prepare import Fit, Run, Tokens
 from .score import Metrics
 from .trainer import RnnTrainer
 

@@ -23,7 +23,7 @@ from ..inference.stream import measure_prefixes
 from ..tasks import compute_scores
 from ..utils.errors import UserError
 from ..utils.process import only_errors
-from .run import Fit, Run, Tokens
+from .prepare import Fit, Run, Tokens
 from .start import OUTPUT_LAYERS
 from .trainer import RnnTrainer
 

@@ -118,7 +118,7 @@ class _RnnEstimator(BaseEstimator):
         sample_weight: npt.ArrayLike | None,
         eval_set: EvalSet,
     ) -> Self:
-        from .run import Extension
+        from .prepare import Extension
         from .train import run_training
 
         targets = self._read_targets(y)

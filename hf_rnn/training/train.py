@@ -55,7 +55,7 @@ from .checkpoints import (
     take_fingerprint,
 )
 from .few_rows import WITHOUT_EFFECT, fit_few_rows
-from .run import (
+from .prepare import (
     Extension,
     Fit,
     Run,
@@ -202,7 +202,7 @@ def train_on(
     """Train on splits as the task reads them, with counts of rows, and save a finished folder.
 
     `settings` are accepted by [`check_early`], and nobody else writes the folder; `checkpoint` is
-    the one to resume from. The run may leave the default start, see [`suit_language`].
+    the one to resume from. The run may leave the default start, see [`decide_start`].
     """
     run = prepare_run(texts, report, settings, extension or Extension())
     tokens = make_tokens(run)

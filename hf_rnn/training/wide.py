@@ -30,7 +30,7 @@ from ..evaluation.scores import single_scores
 from ..models.modeling_rnn import RnnForSequenceClassification
 from ..tokenizers.ngrams import PRIME, NgramTable, distinct_ngrams, hash_ngrams, sort_distinct
 from ..utils.process import only_errors
-from .run import Fit, Run, Tokens, Wide
+from .prepare import Fit, Run, Tokens, Wide
 from .trainer import SAMPLE_WEIGHT, weigh_classes
 
 logger = logging.getLogger(__name__)

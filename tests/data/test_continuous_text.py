@@ -4,7 +4,7 @@ import pytest
 
 from hf_rnn import train_tokenizer
 from hf_rnn.data.continuous_text import load_text
-from hf_rnn.data.encoding import encode_blocks
+from hf_rnn.data.encode import encode_blocks
 from hf_rnn.data.errors import DataError
 from hf_rnn.data.report import DataReport
 from hf_rnn.utils.errors import UserError

@@ -17,8 +17,8 @@ from hf_rnn.hub.model_folder import FinishedFolder
 pytest.importorskip("onnx", reason="the extra onnx is not installed")
 pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 
+from hf_rnn.data.tokens import TokenizerFile  # noqa: E402
 from hf_rnn.inference.onnx import export  # noqa: E402 - needs onnx
-from hf_rnn.inference.tokens import TokenizerFile  # noqa: E402
 
 TEXTS = [
     "miro the box!",

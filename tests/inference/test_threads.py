@@ -15,10 +15,10 @@ from hf_rnn import (
     RnnForTokenClassification,
     train_tokenizer,
 )
+from hf_rnn.data.tokens import FastTokenizer
 from hf_rnn.inference.engines.native import NativeEngine
 from hf_rnn.inference.native import load_library
 from hf_rnn.inference.stream import feed_many
-from hf_rnn.inference.tokens import FastTokenizer
 
 TEXTS = list(dict.fromkeys(text for text, _ in invent_rows(30, 7)))
 TOKENIZER = train_tokenizer(TEXTS, min_frequency=1)

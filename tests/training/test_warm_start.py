@@ -28,8 +28,7 @@ from hf_rnn.hub.push import push
 from hf_rnn.settings.fields import ARCHITECTURE
 from hf_rnn.settings.recipe import load_recipe
 from hf_rnn.settings.resolve import resolve
-from hf_rnn.tasks import get_task
-from hf_rnn.training.run import suit_language
+from hf_rnn.training.prepare import decide_start
 from hf_rnn.utils.errors import UserError
 
 TEXTS = ["miro", "the selk stood", "near a door", "", "qwertz miro"]
@@ -474,7 +473,7 @@ def test_the_start_suits_the_language(encoders, language, caplog):
     caplog.set_level("INFO", "hf_rnn")
     task = TASKS[list(SAMPLES).index(language) % len(TASKS)]
     given = {"output_dir": "out", "task": task, "num_train_epochs": 3, "data_dir": "data"}
-    found, reason = suit_language(resolve(given), get_task(task), SAMPLES[language])
+    found, reason = decide_start(resolve(given), SAMPLES[language], 1000)
     start = STARTS.get(language, "multilingual")
     assert found.data.model_name_or_path == start and reason in caplog.text
     assert f"the run starts from {start}\n" in caplog.text or (
@@ -488,7 +487,7 @@ def test_the_start_suits_the_language(encoders, language, caplog):
     assert found.training.language == (["en"] if start == "english" else None)
     explicit = {**given, "model_name_or_path": "english"}
     arguments = resolve(explicit)
-    assert suit_language(arguments, get_task(task), SAMPLES[language])[0] is arguments
+    assert decide_start(arguments, SAMPLES[language], 1000)[0] is arguments
     assert ("--model_name_or_path multilingual" in caplog.text) == (
         start != "english" and language != "Cherokee"
     )
@@ -544,12 +543,12 @@ def test_the_audit_counts_the_tokens_of_the_run(encoders, tmp_path, name, comman
 def test_the_start_of_real_texts(encoders):
     """The first and the last 40 rows of each set."""
     given = {"output_dir": "out", "data_dir": "data"}
-    arguments, task = resolve(given), get_task("sequence-classification")
+    arguments = resolve(given)
     starts = {}
     for path in [*DATA.glob("*/train.tsv"), *DATA.glob("*/*/train.tsv")]:
         texts = [line.split("\t")[0] for line in path.read_text("utf-8").splitlines()]
         for name, rows in {"first": texts[:40], "last": texts[-40:]}.items():
-            found, _ = suit_language(arguments, task, rows)
+            found, _ = decide_start(arguments, rows, 1000)
             starts[path.parent, name] = found.data.model_name_or_path
     expected = {
         key: "multilingual" if key[0].parent.name == "languages" else "english" for key in starts
@@ -583,7 +582,7 @@ def test_texts_without_spaces_become_characters_without_the_encoder():
 
     def choose(texts=SAMPLES["Chinese"], **settings):
         given = {"output_dir": "out", "data_dir": "data", **settings}
-        arguments, _ = suit_language(resolve(given), get_task("sequence-classification"), texts)
+        arguments, _ = decide_start(resolve(given), texts, 1000)
         return arguments.data.tokenizer
 
     assert (

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...data.tokens import TokenizerFile
 from ...hub.model_folder import TOKENIZER, check_name, check_tokenizer
 from ...utils.errors import UserError, explain, install_hint
-from ..tokens import TokenizerFile
 from . import (
     DEFAULTS,
     Engine,

@@ -16,7 +16,7 @@ from .stored import copy_weights, fingerprint_folder, open_native
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from ..tokens import Tokenizer
+    from ...data.tokens import Tokenizer
 
     Open: TypeAlias = Callable[[Source, InferenceOptions], tuple[Engine, Tokenizer]]
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...data.tokens import TokenizerFile
 from ...hub.model_folder import (
     FAST_TOKENIZERS,
     MODEL_TYPE,
@@ -24,7 +25,6 @@ from ...hub.model_folder import (
     read_settings,
 )
 from ...utils.errors import UserError, explain
-from ..tokens import TokenizerFile
 from . import (
     CLASSIFIER,
     DEFAULTS,

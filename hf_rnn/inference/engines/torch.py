@@ -35,8 +35,8 @@ from .stored import load_sentence_encoder, read_memory
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from ...data.tokens import Tokenizer
     from ...tokenizers.ngrams import NgramTable
-    from ..tokens import Tokenizer
 
 _LOGGER = logging.getLogger(__name__)
 

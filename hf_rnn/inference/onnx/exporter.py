@@ -15,6 +15,7 @@ import torch
 from torch.nn.functional import normalize
 
 from ... import __version__
+from ...data.tokens import TokenizerFile
 from ...hub.card import amend_card, read_facts
 from ...hub.model_folder import FinishedFolder, check_name, find_built_in, find_folder, load_model
 from ...models.auto import ENCODER
@@ -25,7 +26,6 @@ from ..engines.onnx import WEIGHTS_KEY, open_session, run_session
 from ..engines.stored import PROJECTION, fingerprint_folder
 from ..engines.torch import load_sentence_model
 from ..stream import HOSTILE
-from ..tokens import TokenizerFile
 from ..web.page import ExportSource, write_page, write_transformers_js
 
 if TYPE_CHECKING:

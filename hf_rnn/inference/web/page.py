@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...data.tokens import find_around
 from ...evaluation.decisions import parse_thresholds
 from ...hub.model_folder import FinishedFolder
 from ...models.auto import ENCODER
@@ -16,7 +17,6 @@ from ...tasks import score_kind
 from ...utils.errors import UserError
 from ...utils.process import write_whole
 from ..demo import read_examples
-from ..tokens import find_around
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -10,7 +10,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 from tsv_files import GOOD, write
 
-from hf_rnn.data.encoding import encode
+from hf_rnn.data.encode import encode
 from hf_rnn.data.load import load_tsv
 from hf_rnn.utils.errors import UserError
 

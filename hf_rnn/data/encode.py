@@ -6,7 +6,7 @@ import json
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,7 +14,9 @@ import datasets
 import numpy as np
 import xxhash
 
+from ..tokenizers import NO_LENGTH_LIMIT
 from ..utils.errors import DataError, SettingError, check_texts
+from .tokens import FastTokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -25,8 +27,6 @@ _WORD = re.compile(r"(?<![\w@#/.:])[^\W\d_]+")
 _BATCH = 1000  # texts tokenized at a time
 _TEXTS = {"text": "texts", "text_pair": "text pairs"}
 _LABELS = ("label", "labels", "label_ids")  # the names that collators of transformers know
-# without `verbose`, as each over-long text makes a warning
-_QUIET = {"return_attention_mask": False, "return_token_type_ids": False, "verbose": False}
 
 AnyDataset = TypeVar("AnyDataset", datasets.Dataset, datasets.DatasetDict)
 
@@ -56,76 +56,66 @@ def encode(
         UserError: For unusable columns, a `max_length` below 1, and an invalid text.
     """
     if isinstance(dataset, dict):
-        splits = type(dataset)()
-        for name, rows in dataset.items():
-            splits[name] = encode(rows, tokenizer, max_length, as_labels)
-        return splits
+        options = (tokenizer, max_length, as_labels)
+        return type(dataset)({name: encode(rows, *options) for name, rows in dataset.items()})
     if isinstance(dataset, datasets.IterableDataset):
         raise DataError("a stream cannot be encoded: give a Dataset")
-    encoder = _Encoder(dataset.features, tokenizer, max_length, as_labels)
+    limit = tokenizer.model_max_length if max_length is None else max_length
+    if limit < 1:
+        raise SettingError(f"max_length must be at least 1: found {limit}")
+    if "text" not in dataset.features:
+        found = ", ".join(map(repr, dataset.features)) or "no column"
+        raise DataError(f"no column 'text' to encode: found {found}")
+    nouns = {name: noun for name, noun in _TEXTS.items() if name in dataset.features}
+    label = next((name for name in _LABELS if name in dataset.features), None)
+    features: dict[str, Any] = {"input_ids": datasets.List(datasets.Value("int32"))}
+    convert: Callable[[list[Any]], list[Any]] = list
+    if label is not None:
+        features["labels"], convert = as_labels or (dataset.features[label], list)
+    tokenize = FastTokenizer(tokenizer, paired=len(nouns) > 1)
+    truncated = 0
+
+    def encode_batch(batch: dict[str, list[Any]], positions: list[int]) -> dict[str, list[Any]]:
+        nonlocal truncated
+        columns = {noun: batch[name] for name, noun in nouns.items()}
+        rows, long = _encode_rows(tokenize, columns, positions[0], limit)
+        truncated += long
+        encoded: dict[str, list[Any]] = {"input_ids": rows}
+        if label is not None:
+            encoded["labels"] = convert(batch[label])
+        return encoded
+
     if dataset.format["type"] != "custom":  # a custom one makes the texts
         dataset = dataset.with_format(None)
-    rows = dataset.map(
-        encoder.encode,
+    encoded = dataset.map(
+        encode_batch,
         batched=True,
         with_indices=True,
         remove_columns=list(dataset.features),
-        features=datasets.Features(encoder.features),
-        new_fingerprint=take_fingerprint(dataset, tokenizer, encoder.limit),
+        features=datasets.Features(features),
+        new_fingerprint=take_fingerprint(dataset, tokenizer, limit),
     ).with_format(None)
-    if encoder.truncated:
-        counts = f"{encoder.truncated} of {len(rows)} texts in {dataset.split or 'the data'}"
-        message = "%s are longer than %d tokens and were truncated"
-        logger.warning(message, counts, encoder.limit)
-    return rows
+    if truncated:
+        counts = f"{truncated} of {len(encoded)} texts in {dataset.split or 'the data'}"
+        logger.warning("%s are longer than %d tokens and were truncated", counts, limit)
+    return encoded
 
 
-class _Encoder:
-    """Encode batches of rows, and count the truncated ones; arguments are those of [`encode`]."""
-
-    def __init__(
-        self,
-        features: datasets.Features,
-        tokenizer: PreTrainedTokenizerBase,
-        max_length: int | None,
-        as_labels: tuple[Any, Callable[[list[Any]], list[Any]]] | None,
-    ) -> None:
-        self.limit = tokenizer.model_max_length if max_length is None else max_length
-        if self.limit < 1:
-            raise SettingError(f"max_length must be at least 1: found {self.limit}")
-        if "text" not in features:
-            found = ", ".join(map(repr, features)) or "no column"
-            raise DataError(f"no column 'text' to encode: found {found}")
-        self.truncated = 0
-        self.features: dict[str, Any] = {"input_ids": datasets.List(datasets.Value("int32"))}
-        self._tokenizer = tokenizer
-        self._nouns = {name: noun for name, noun in _TEXTS.items() if name in features}
-        self._label = next((name for name in _LABELS if name in features), None)
-        if self._label is not None:
-            self.features["labels"], self._convert = as_labels or (features[self._label], list)
-
-    def encode(self, batch: dict[str, list[Any]], positions: list[int]) -> dict[str, list[Any]]:
-        """Return ids and labels of a batch."""
-        for name, noun in self._nouns.items():
-            check_texts(batch[name], noun, positions[0])
-        texts = [batch[name] for name in self._nouns]
-        encoded = {"input_ids": self._truncate(texts)}
-        if self._label is not None:
-            encoded["labels"] = self._convert(batch[self._label])
-        return encoded
-
-    def _truncate(self, texts: list[list[str]]) -> list[list[int]]:
-        """Return the ids of each row of one or two columns of texts."""
-        rows = self._tokenizer(*texts, truncation=False, **_QUIET)["input_ids"]
-        long = [number for number, ids in enumerate(rows) if len(ids) > self.limit]
-        if long:
-            columns = [list(map(column.__getitem__, long)) for column in texts]
-            limits = {"truncation": True, "max_length": self.limit}
-            cut = self._tokenizer(*columns, **limits, **_QUIET)["input_ids"]
-            for number, ids in zip(long, cut, strict=True):
-                rows[number] = ids
-        self.truncated += len(long)
-        return rows
+def _encode_rows(
+    tokenize: FastTokenizer, columns: Mapping[str, list[str]], first: int, limit: int
+) -> tuple[list[list[int]], int]:
+    """Return the ids of rows, whose texts are named by their noun, and how many are truncated."""
+    for noun, column in columns.items():
+        check_texts(column, noun, first)
+    texts: list[Any] = columns["texts"]
+    if len(columns) > 1:
+        texts = list(zip(*columns.values(), strict=True))
+    rows = tokenize(texts, NO_LENGTH_LIMIT)
+    long = [number for number, ids in enumerate(rows) if len(ids) > limit]
+    cut = tokenize([texts[number] for number in long], limit)
+    for number, ids in zip(long, cut, strict=True):
+        rows[number] = ids
+    return rows, len(long)
 
 
 def encode_blocks(
@@ -137,14 +127,16 @@ def encode_blocks(
     length of the split's tokens.
     """
     blocks = datasets.DatasetDict()
+    tokenize = FastTokenizer(tokenizer, add_special_tokens=False)
+
+    def encode_batch(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        return {"input_ids": tokenize(batch["text"], NO_LENGTH_LIMIT)}
+
     for split, rows in texts.items():
-
-        def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-            encoded = tokenizer(batch["text"], add_special_tokens=False, **_QUIET)
-            return {"input_ids": encoded["input_ids"]}
-
         fingerprint = take_fingerprint(rows, tokenizer)
-        lines = rows.map(encode, batched=True, remove_columns=["text"], new_fingerprint=fingerprint)
+        lines = rows.map(
+            encode_batch, batched=True, remove_columns=["text"], new_fingerprint=fingerprint
+        )
         pieces = chain.from_iterable(lines.with_format("numpy")["input_ids"])
         ids = np.fromiter(pieces, dtype=np.int64)
         if len(ids) < 2:
@@ -166,10 +158,10 @@ def encode_blocks(
 def count_tokens(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> Counter[int]:
     """Count the tokens of texts by id, without those around a text."""
     counts = Counter[int]()
+    tokenize = FastTokenizer(tokenizer, add_special_tokens=False)
     remaining = iter(texts)
     while chunk := list(islice(remaining, _BATCH)):
-        encoded = tokenizer(chunk, add_special_tokens=False, **_QUIET)
-        counts.update(chain.from_iterable(encoded["input_ids"]))
+        counts.update(chain.from_iterable(tokenize(chunk, NO_LENGTH_LIMIT)))
     return counts
 
 

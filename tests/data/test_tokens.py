@@ -4,6 +4,7 @@ import random
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,8 +14,8 @@ from tokenizers.models import Unigram, WordLevel, WordPiece
 from transformers import PreTrainedTokenizerFast
 
 from hf_rnn import train_tokenizer
-from hf_rnn.inference import tokens
-from hf_rnn.inference.tokens import FastTokenizer
+from hf_rnn.data import tokens
+from hf_rnn.data.tokens import FastTokenizer
 from hf_rnn.utils.errors import UserError
 
 # Everything that the rules of the normalisers look at: word ends, white space, marks, entities,
@@ -242,6 +243,34 @@ def test_texts_are_truncated_as_usual(make, side):
     assert fast(["a b a b"]) == tokenizer(["a b a b"], truncation=True)["input_ids"], (
         "the limit of the moment"
     )
+
+
+DATA = Path(__file__).parents[3] / "shared" / "data" / "languages"
+
+
+@pytest.mark.parametrize("name", ["english", "multilingual"])
+def test_ids_of_texts_in_any_language_equal_those_of_the_usual_call(name):
+    """Compare the encoders of the package on ten languages, where they are, and on odd texts."""
+    folder = files("hf_rnn") / "hub" / "pretrained" / name
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(str(folder))
+    texts = [
+        "Nie wieder\u200b!",
+        "今天 天气真好",
+        "आज का दिन",
+        "오늘은",
+        "\u202eabc \ufeff",
+        *PIECES,
+    ]
+    texts += PIECES
+    for path in sorted(DATA.glob("*/train.tsv")):
+        texts += [line.split("\t")[0] for line in path.read_text("utf-8").splitlines()[:300]]
+    draw = random.Random(1)
+    texts += ["".join(map(chr, draw.choices(range(1, 0xD800), k=30))) for _ in range(200)]
+    check(tokenizer, texts, looked_up=True)
+    fast = FastTokenizer(tokenizer, add_special_tokens=False)
+    assert fast(texts, 10**30) == tokenizer(texts, add_special_tokens=False)["input_ids"]
+    cut = {"truncation": True, "max_length": 7}
+    assert FastTokenizer(tokenizer)(texts, 7) == tokenizer(texts, **cut)["input_ids"]
 
 
 def test_threads_get_the_ids_that_one_would(monkeypatch):

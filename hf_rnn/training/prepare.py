@@ -65,7 +65,6 @@ _STREAM_SAMPLE = 1000
 _SMALL_TOKENS = (
     "lower min_frequency, or set tokenizer to char or bpe for languages written without spaces"
 )
-_MULTILINGUAL = OTHER_LANGUAGES[ENGLISH]
 _SAMPLE = 1_000  # training texts that are looked at for spaces
 _FEW_TEXTS = 500  # with fewer training rows, a token that occurs twice is kept
 _SEGMENTED = 3  # characters per word where spaces were put between Chinese or Japanese words
@@ -181,66 +180,75 @@ def prepare_run(texts: Splits, report: DataReport, settings: Settings, extension
         raise UserError(
             "calibrate needs rows that are not trained on: give a validation split, or leave it out"
         )
-    suited, start_note = suit_language(settings, task, task.vocabulary_texts(texts["train"]))
-    suited = suit_vocabulary(suited, rows=sum(report.label_counts["train"]))
+    rows = sum(report.label_counts["train"])
+    suited, note = decide_start(settings, task.vocabulary_texts(texts["train"]), rows)
     name = suited.data.model_name_or_path
     start = None if name is None else WarmStart(name)
-    return Run(task, suited, texts, report, extension, start, start_note)
+    return Run(task, suited, texts, report, extension, start, note)
 
 
-def suit_language(
-    settings: Settings, task: Task, texts: Iterable[str]
+def decide_start(
+    settings: Settings, texts: Iterable[str], rows: int
 ) -> tuple[Settings, str | None]:
-    """Return the settings for the language of the texts, and a reason for the card or None.
+    """Return the settings of a run for its training texts, and a reason for the card or None.
 
-    A run that would start from an encoder of English starts from that of `OTHER_LANGUAGES` if the
-    texts become fewer tokens with `multilingual`. If no encoder knows the texts, the run takes the
-    recipe that starts from nothing: words become sub-words or characters. A start and a tokenizer
-    that the user set stay, and so does the recipe that a user wrote. A student keeps everything,
-    because its start suits its teacher.
+    This is the one place that decides encoder or scratch, and the tokens of a start from nothing:
+
+    - A run that would start from an encoder of English starts from that of `OTHER_LANGUAGES` if the
+      texts become fewer tokens with `multilingual`.
+    - If no encoder knows the texts, it takes the recipe that starts from nothing: words become
+      sub-words or characters.
+    - Without a start, texts with few spaces become characters.
+    - Few `rows` keep rarer words.
+
+    A start and tokens that the user set stay, and so does the recipe that a user wrote. A student
+    keeps everything but rarer words, because its start suits its teacher.
     """
     start = settings.data.model_name_or_path
-    is_fixed = _is_start_fixed(settings)
-    if start is None:
-        return settings if is_fixed else _suit_spaces(settings, texts), None
-    if start not in OTHER_LANGUAGES or find_built_in(_MULTILINGUAL) is None:
-        return settings, None
-
-    language = find_language(texts)
-    if not language.is_known and not is_fixed:
-        return _start_from_nothing(settings, task, language)
-    if language.is_known and language.is_english and not settings.training.language:
-        settings.training.language = ["en"]  # for the card
-    return _suit_encoder(settings, start, language.is_english, is_fixed)
-
-
-def _is_start_fixed(settings: Settings) -> bool:
-    return bool(
-        settings.layers.user.get("model_name_or_path")
+    user = settings.layers.user
+    is_fixed = bool(
+        user.get("model_name_or_path")
         or settings.layers.run["recipe"] not in recipe_names()
         or settings.verb == "distill"
     )
+    note = None
+    if start in OTHER_LANGUAGES and find_built_in(OTHER_LANGUAGES[ENGLISH]) is not None:
+        settings, note = _suit_language(settings, find_language(texts), is_fixed)
+    elif start is None and not is_fixed:
+        settings = _suit_spaces(settings, texts)
+
+    data = settings.data
+    is_new = data.tokenizer_name_or_path is None and data.model_name_or_path is None
+    most = 1 if data.tokenizer == "char" else 2  # a word of one text can be private
+    if is_new and rows < _FEW_TEXTS and data.min_frequency > most and not user.get("min_frequency"):
+        times = "once" if most == 1 else "twice"
+        message = "%d training rows are few: words that occur %s stay (min_frequency)"
+        logger.info(message, rows, times)
+        settings = settings.decide(min_frequency=most)
+    return settings, note
 
 
-def _start_from_nothing(
-    settings: Settings, task: Task, language: Language
+def _suit_language(
+    settings: Settings, language: Language, is_fixed: bool
 ) -> tuple[Settings, str | None]:
-    recipe = scratch_recipe(task.recipe)
-    tokenizer, *_ = choose_tokenizer(language.sample)
-    reason = (
-        "no encoder of the package knows the texts: "
-        f"{language.unknown:.0%} of their tokens are unknown, "
-        f"{language.length:.1f} characters per token"
-    )
-    logger.warning("recipe %s with tokenizer %s: %s", recipe, tokenizer, reason)
-    return restart(settings, recipe, tokenizer), reason
+    """Return the settings with the encoder of a language, or of a start from nothing."""
+    if not language.is_known and not is_fixed:
+        recipe = scratch_recipe(get_task(settings.data.task).recipe)
+        tokenizer, *_ = choose_tokenizer(language.sample)
+        note = (
+            "no encoder of the package knows the texts: "
+            f"{language.unknown:.0%} of their tokens are unknown, "
+            f"{language.length:.1f} characters per token"
+        )
+        logger.warning("recipe %s with tokenizer %s: %s", recipe, tokenizer, note)
+        return restart(settings, recipe, tokenizer), note
 
-
-def _suit_encoder(
-    settings: Settings, start: str, is_english: bool, is_fixed: bool
-) -> tuple[Settings, str | None]:
+    start = str(settings.data.model_name_or_path)
     name = "English texts"
-    if not is_english:
+    if language.is_english:
+        if language.is_known and not settings.training.language:
+            settings.training.language = ["en"]  # for the card
+    else:
         name = "texts in other languages than English"
         other = OTHER_LANGUAGES[start]
         if is_fixed:
@@ -248,15 +256,14 @@ def _suit_encoder(
         else:
             settings = retarget(settings, other)
             start = other
-
-    reason = f"{name}: the run starts from {start}"
+    note = f"{name}: the run starts from {start}"
     if not is_fixed:
-        logger.info(reason)
-    return settings, reason
+        logger.info(note)
+    return settings, note
 
 
 def _suit_spaces(settings: Settings, texts: Iterable[str]) -> Settings:
-    """Return the settings of a run without a start: characters for texts with few spaces."""
+    """Return the settings with characters as tokens for texts with few spaces."""
     data = settings.data
     is_set = settings.layers.user.get("tokenizer") or data.tokenizer_name_or_path or data.vectors
     tokenizer, length, wide = choose_tokenizer(list(islice(texts, _SAMPLE)))
@@ -269,23 +276,6 @@ def _suit_spaces(settings: Settings, texts: Iterable[str]) -> Settings:
         100 * wide,
     )
     return settings.decide(tokenizer=tokenizer)
-
-
-def suit_vocabulary(settings: Settings, rows: int) -> Settings:
-    """Return the settings with a `min_frequency` for few rows, unless the user set it."""
-    data = settings.data
-    most = 1 if data.tokenizer == "char" else 2  # a word of one text can be private
-    new = data.tokenizer_name_or_path is None and data.model_name_or_path is None
-    if (
-        not new
-        or rows >= _FEW_TEXTS
-        or data.min_frequency <= most
-        or settings.layers.user.get("min_frequency")
-    ):
-        return settings
-    times = "once" if most == 1 else "twice"
-    logger.info("%d training rows are few: words that occur %s stay (min_frequency)", rows, times)
-    return settings.decide(min_frequency=most)
 
 
 def drop_scripts(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> None:
@@ -326,16 +316,31 @@ def _find_scripts(text: str) -> set[str]:
 
 def make_tokens(run: Run) -> Tokens:
     """Return the texts of a run as ids, audited; sample weights become a column for training."""
+    settings = run.settings
     words = chain(run.train_texts, run.extension.read_texts(run))
-    tokenizer = make_tokenizer(run.settings.data, words)
+    tokenizer = make_tokenizer(settings.data, words)
     vectors = _load_vectors(run, tokenizer)
     summary = audit_texts(run, tokenizer)
     warn_of_wrong_labels(run)
-    if run.settings.model.streaming:
-        _prepare_stream(run, tokenizer)
-    if run.task.per_token and run.settings.model.word_forms:
+    if settings.model.streaming:
+        if settings.data.max_length is None:
+            tokenizer.model_max_length = NO_LENGTH_LIMIT
+        sample = islice(run.train_texts, _STREAM_SAMPLE)
+        if find_unstable_text(lambda texts: tokenizer(texts)["input_ids"], sample) is not None:
+            raise UserError(
+                "streaming needs tokens that do not depend on later words, "
+                f"and those of tokenizer {settings.data.tokenizer} do: choose word or bpe"
+            )
+    if run.task.per_token and settings.model.word_forms:
         mark_capitals(tokenizer)
-    examples, decisive = run.extension.add_rows(run, tokenizer, _encode(run, tokenizer))
+
+    length = settings.training.block_size if run.task.generates else settings.data.max_length
+    examples = run.task.encode(run.texts, tokenizer, length)
+    weights = run.extension.sample_weights
+    if weights is not None:
+        weights = (weights / weights.mean()).astype(np.float32)
+        examples["train"] = examples["train"].add_column(SAMPLE_WEIGHT, weights)
+    examples, decisive = run.extension.add_rows(run, tokenizer, examples)
     return Tokens(tokenizer, examples, vectors, summary, decisive)
 
 
@@ -353,31 +358,6 @@ def _load_vectors(run: Run, tokenizer: PreTrainedTokenizerBase) -> Vectors | Non
             f"embedding_size is {size}, and {path} has vectors of {width} numbers: leave it out"
         )
     return vectors
-
-
-def _prepare_stream(run: Run, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Remove the limit of length, and refuse tokens that depend on later words."""
-    data = run.settings.data
-    if data.max_length is None:
-        tokenizer.model_max_length = NO_LENGTH_LIMIT
-    sample = islice(run.train_texts, _STREAM_SAMPLE)
-    if find_unstable_text(lambda texts: tokenizer(texts)["input_ids"], sample) is not None:
-        raise UserError(
-            "streaming needs tokens that do not depend on later words, "
-            f"and those of tokenizer {data.tokenizer} do: choose word or bpe"
-        )
-
-
-def _encode(run: Run, tokenizer: PreTrainedTokenizerBase) -> Splits:
-    length = run.settings.data.max_length
-    if run.task.generates:
-        length = run.settings.training.block_size
-    encoded = run.task.encode(run.texts, tokenizer, length)
-    weights = run.extension.sample_weights
-    if weights is not None:
-        weights = (weights / weights.mean()).astype(np.float32)
-        encoded["train"] = encoded["train"].add_column(SAMPLE_WEIGHT, weights)
-    return encoded
 
 
 def warn_of_wrong_labels(run: Run) -> None:

@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, chain
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import tokenizers
 
@@ -108,12 +108,20 @@ class FastTokenizer:
     """The token ids of `tokenizer(texts, truncation=True)`, faster.
 
     `model_max_length` and `truncation_side` are read at each call, vocabulary and rules at
-    construction. If `paired`, a text is a pair `(first, second)`.
+    construction.
+
+    Args:
+        tokenizer: Any tokenizer of the library, or a [`TokenizerFile`].
+        paired: Whether a text is a pair `(first, second)`.
+        add_special_tokens: Whether a text has the tokens around it, if there are any.
     """
 
-    def __init__(self, tokenizer: Tokenizer, paired: bool = False) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, paired: bool = False, add_special_tokens: bool = True
+    ) -> None:
         self.tokenizer = tokenizer
         self._paired = paired
+        self._adds = add_special_tokens
         self._words: dict[str, Ids] | None = None  # remembered; None where words are not looked up
         self._before: Ids = ()
         self._after: Ids = ()
@@ -136,26 +144,40 @@ class FastTokenizer:
         twice = backend.encode("a a", add_special_tokens=False).ids
         around = find_around(backend.encode("a").ids, once)
         if twice == once * 2 and around is not None:  # a space makes no token
-            self._before, self._after = map(tuple, around)
+            if add_special_tokens:
+                self._before, self._after = map(tuple, around)
             self._words = {"": ()}
 
-    def __call__(self, texts: Sequence[str] | Sequence[Sequence[str]]) -> list[list[int]]:
-        """Return the token ids of texts, truncated to the tokenizer's `model_max_length`."""
+    def __call__(
+        self, texts: Sequence[str] | Sequence[Sequence[str]], max_length: int | None = None
+    ) -> list[list[int]]:
+        """Return the ids of texts, truncated, by default to the tokenizer's `model_max_length`."""
+        limit = self.tokenizer.model_max_length if max_length is None else max_length
         if self._paired:
-            return self._encode_pairs(texts)
+            return self._encode_pairs(texts, limit)
         texts = list_texts(cast("Sequence[str]", texts))
-        limit = self.tokenizer.model_max_length
         room = limit - len(self._before) - len(self._after)
         if self._words is not None and room > 0:
             return self._look_up(texts, self._words, room)
         if self._backend is not None:
             set_truncation(self._backend, limit, self.tokenizer)
-            return [encoding.ids for encoding in self._backend.encode_batch_fast(texts)]
-        if not texts:
-            return []
-        return self.tokenizer(texts, truncation=True, return_attention_mask=False)["input_ids"]
+            found = self._backend.encode_batch_fast(texts, add_special_tokens=self._adds)
+            return [encoding.ids for encoding in found]
+        return self._call(limit, texts)
 
-    def _encode_pairs(self, texts: Iterable[str] | Iterable[Sequence[str]]) -> list[list[int]]:
+    def _call(self, limit: int, *columns: Any) -> list[list[int]]:
+        """Return the ids of rows of one or two columns by the usual call."""
+        if not columns[0]:
+            return []
+        options: dict[str, Any] = {"add_special_tokens": self._adds}
+        options["verbose"] = False  # otherwise each over-long text makes a warning
+        if limit < NO_LENGTH_LIMIT:
+            options |= {"truncation": True, "max_length": limit}
+        return self.tokenizer(*columns, return_attention_mask=False, **options)["input_ids"]
+
+    def _encode_pairs(
+        self, texts: Iterable[str] | Iterable[Sequence[str]], limit: int
+    ) -> list[list[int]]:
         """Return the ids of each pair around the separator."""
         pairs = [texts] if isinstance(texts, str) else list(texts)
         for position, pair in enumerate(pairs):
@@ -167,7 +189,7 @@ class FastTokenizer:
         seconds = [pair[1] for pair in pairs]
         check_texts(firsts)
         check_texts(seconds)
-        return self.tokenizer(firsts, seconds, truncation=True)["input_ids"] if pairs else []
+        return self._call(limit, firsts, seconds)
 
     def _look_up(self, texts: list[str], memory: dict[str, Ids], room: int) -> list[list[int]]:
         """Look up the words of texts, truncate, and add the tokens around each text."""
