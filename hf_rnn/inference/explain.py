@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..evaluation.scores import check_finite_logits
+from ..linear.ngrams import NgramTable, hash_ngrams
 from ..tasks import Answer, compute_scores, score_kind
-from ..tokenizers.ngrams import NgramTable, hash_ngrams
 from ..utils.errors import UserError, check_text
 
 if TYPE_CHECKING:

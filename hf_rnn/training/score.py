@@ -16,10 +16,10 @@ from transformers import PreTrainedModel
 
 from ..data.typos import SHOWN_TYPOS, mistype_rows
 from ..evaluation.calibration import calibrate
-from ..evaluation.linear import LinearBaseline, linear_scores
 from ..evaluation.scores import single_scores
 from ..inference.engines.open import choose_engine
 from ..inference.stream import measure_prefixes
+from ..linear.baseline import LinearBaseline, linear_scores
 from ..tasks import compute_scores
 from ..utils.errors import UserError
 from ..utils.process import only_errors

@@ -31,6 +31,7 @@ from ..data.sources import join_splits
 from ..hub.client import connect, explain_errors, find_token
 from ..hub.push import check_repo_id, push
 from ..inference.engines.torch import compute_logits
+from ..linear.fit import read_batches
 from ..models.auto import head_class
 from ..models.cells_rnn import find_cell
 from ..models.configuration_rnn import RnnConfig
@@ -75,7 +76,7 @@ from .save import (
 )
 from .score import DIVERGED, compare, score
 from .trainer import SAMPLE_WEIGHT, RnnTrainer, weighted_loss
-from .wide import fit_wide, read_batches
+from .wide import fit_wide
 
 if TYPE_CHECKING:
     from ..settings.keywords import TrainKeywords
