@@ -351,7 +351,7 @@ def signal_at(step, number=signal.SIGTERM):
 
 def run_until(step, run):
     """Stop a training in the middle of a step; return what it raises."""
-    from hf_rnn.training.checkpoints import TrainingStopped
+    from hf_rnn.training.folder import TrainingStopped
 
     with signal_at(step), pytest.raises(TrainingStopped) as stopped:
         run()

@@ -5,7 +5,7 @@ import json
 import torch
 
 from hf_rnn import RnnConfig, RnnForSequenceClassification, train_tokenizer
-from hf_rnn.hub.card import CardFacts, write_card
+from hf_rnn.hub.card import write_card
 from hf_rnn.hub.model_folder import FinishedFolder
 
 TEXTS = ["good film", "bad film", "so so film", "", "a film that nobody saw"]
@@ -28,19 +28,16 @@ def write_finished_folder(root, seed=0):
     model, folder = RnnForSequenceClassification(config), FinishedFolder(root)
     model.save_pretrained(root)
     tokenizer.save_pretrained(root)
-    keys = ["cell_type", "num_hidden_layers", "hidden_size", "bidirectional", "pooling"]
-    keys += ["embedding_size", "vocab_size"]
-    facts = {key: getattr(config, key) for key in keys} | {
-        "num_parameters": model.num_parameters(),
+    card = {
+        "name": "films",
+        "pipeline_tag": "text-classification",
+        "dataset_name": "films",
+        "class_counts": dict.fromkeys(names, 4),
         "versions": {},
     }
-    write_card(
-        folder,
-        CardFacts(
-            **facts, name="films", dataset_name="films", class_counts=dict.fromkeys(names, 4)
-        ),
-    )
-    folder.metrics.write_text(json.dumps({"validation": {"accuracy": 0.5}}))
+    numbers = {"parameters": model.num_parameters(), "epochs": 1.0, "steps": 1, "seconds": 1.0}
+    metrics = {"validation": {"accuracy": 0.5}, "training": numbers, "card": card}
+    write_card(folder, metrics)
     folder.training_args.write_text(
         json.dumps({"learning_rate": 0.02, "data_dir": "films"}, indent=2)
     )

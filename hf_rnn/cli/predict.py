@@ -185,9 +185,9 @@ def run(argv: Sequence[str]) -> int:
     options = {option.name: getattr(arguments, option.name) for option in fields(InferenceOptions)}
     model = FastRnn.from_pretrained(arguments.model, **options)
     if arguments.explain:
-        from ..inference.explain import check_model
+        from ..inference.explain import check_explains
 
-        check_model(model)
+        check_explains(model)
     if arguments.target is not None:
         limits = model.read_thresholds(arguments.target).values()
         if all(limit is None for limit in limits):

@@ -45,7 +45,7 @@ def read_settings(flags: Flags, argv: Sequence[str]) -> Settings:
 
 def print_result(settings: Settings, argv: Sequence[str], start: Callable[[Settings], Any]) -> None:
     """Run `start`, a training with these settings, and print its result; see [`run`]."""
-    from ..training.checkpoints import TrainingStopped
+    from ..training.folder import TrainingStopped
 
     _keep_freed_memory()
     is_main = os.environ.get("RANK", "0") == "0"
@@ -82,15 +82,15 @@ def _list_facts(result: Any) -> dict[str, Any]:
     if result.url is not None:
         facts["url"] = result.url
     for split, metrics in result.metrics.items():
-        if split != "data":
+        if split not in ("card", "data"):
             facts[split] = {
                 name: value
                 for name, value in metrics.items()
                 if not isinstance(value, dict | list | None)
             }
-    card = getattr(result, "card", None)  # only a training has it
-    if card is not None and card.baselines:
-        (facts["linear_model"],) = card.baselines.values()
+    baselines = result.metrics.get("card", {}).get("baselines")
+    if baselines:
+        (facts["linear_model"],) = baselines.values()
     return facts
 
 

@@ -27,6 +27,7 @@ RowLabels: TypeAlias = "LabelMap | LabelSets | Numbers"
 # In canonical form, `7` and `-1`, not `07`, `+7`, `-0` or `7.0`; at most 18 digits, as Python
 # refuses thousands.
 _INTEGER = re.compile(r"-?[1-9][0-9]{0,17}|0")
+_DECIMAL = re.compile(r"[-+]?\d*\.?\d+(?:[eE][-+]?\d+)?")
 _LARGEST = float(np.finfo(np.float32).max)
 _FLAGS = {"0": False, "0.0": False, "False": False, "1": True, "1.0": True, "True": True}
 
@@ -72,6 +73,8 @@ class LabelMap:
         if len(counts) > 50 and len(counts) > rows / 2:
             some = listed(sorted(counts, key=len)[:3])
             advice = "are columns swapped? Set --text_column and --label_column"
+            if all(map(_DECIMAL.fullmatch, counts)):
+                advice = "to predict a number, set --task regression"
             found = f"found {len(counts)} in {rows} rows, such as {some}"
             raise DataError(f"too many labels: {found}; {advice}")
         if len(counts) < 2:

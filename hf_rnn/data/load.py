@@ -182,10 +182,10 @@ class Columns:
         labels = self.table.columns[self.labels[0]]
         return pc.all(pc.equal(labels, UNLABELLED)).as_py() is not False
 
-    def refuse(self, name: str, expected: str, found: str) -> DataError:
+    def refuse(self, name: str, expected: str, found: str, advice: str = "") -> DataError:
         """Return the error for a column that holds no texts, or no labels."""
         detail = f"column {name!r:.80} must hold {expected}: found {found}"
-        advice = "set --text_column and --label_column"
+        advice = advice or "set --text_column and --label_column"
         return file_error(self.table.path, Reason.MISSING_COLUMN, f"{detail}; {advice}")
 
 
@@ -312,7 +312,8 @@ class RowOptions:
             return None if None in items else self.label_separator.join(map(str, items))
         if isinstance(cell, list | tuple | dict | bytes):
             expected = "ClassLabel, strings, integers or bools"
-            raise columns.refuse(name, expected, type(cell).__name__)
+            advice = "set --task multi-label" if isinstance(cell, list | tuple) else ""
+            raise columns.refuse(name, expected, type(cell).__name__, advice)
         names = columns.table.class_names.get(name)
         if names is None or cell is None:
             return write_value(cell)

@@ -1,18 +1,17 @@
-"""A model card from facts: `README.md`, with metadata for the Hub, and `card_facts.json`.
+"""A model card from the files of a finished folder: `README.md`, with metadata for the Hub.
 
-`card.md` is its text for every task. Tables of scores and labels are made here.
+`card.md` is its text for every task; tables of scores and labels are made here. Facts come from
+`config.json` and `metrics.json`, whose section `card` has those that no other file has.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import logging
 import math
 import re
 import shlex
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -20,138 +19,69 @@ from typing import Any, TypeAlias
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from ..utils.errors import HubError, reason_of
+from ..utils.errors import HubError
 from ..utils.process import write_whole
-from .model_folder import FinishedFolder
-
-logger = logging.getLogger(__name__)
+from .model_folder import MODEL_TYPE, FinishedFolder, read_config, read_mapping
 
 Facts: TypeAlias = Mapping[str, Any]  # about one subject, by name, as JSON
 
 _SHOWN = 10  # labels at either end of a long table
 _HUB_METRICS = {"macro_f1": "f1", "macro_recall": "recall"}  # names on the Hub that differ
 _COLUMNS = {"text": "text", "second text": "text_pair", "label": "label"}
+OLDER_FACTS = "card_facts.json"  # in folders of earlier versions
 
 
-@dataclass(kw_only=True)
-class ModelFacts:
-    """The network. Fields without a comment are as in the configuration."""
+def read_facts(folder: FinishedFolder) -> Facts | None:
+    """Return what a card says, by name; None for a folder of an older version.
 
-    task: str = "sequence-classification"
-    cell_type: str
-    num_hidden_layers: int
-    hidden_size: int
-    bidirectional: bool
-    pooling: str
-    embedding_size: int
-    vocab_size: int
-    block_type: str = "plain"
-    num_parameters: int
-    size_in_bytes: int | None = None  # size of the weights
-    max_length: int | None = None  # tokens read per text
-    text_pairs: bool = False  # whether an example is two texts
-    # thresholds of a multi-label model in the order of the ids
-    thresholds: Sequence[float] | None = None
-    # the linear part: `ngrams`, `factor`, `seconds`, `network` (scores), `strongest` (by label)
-    wide: Facts | None = None
+    These are the fields of the configuration, the sections of `metrics.json`, and the fields of its
+    section `card`. A missing fact is None and leaves out its part of the card.
+    """
+    metrics = read_mapping(folder.metrics) if folder.metrics.is_file() else {}
+    if "card" not in metrics:
+        return None
+    config = read_config(str(folder.root), folder.root, MODEL_TYPE)
+    facts = {**config.to_dict(), **metrics, **metrics["card"]}
+    facts["results"] = {
+        split: metrics[split] for split in ("validation", "test") if split in metrics
+    }
+    if folder.weights.is_file():
+        facts["size_in_bytes"] = folder.weights.stat().st_size
+    return facts
 
 
-@dataclass(kw_only=True)
-class DataFacts:
-    """The data that the model learned."""
-
-    dataset_name: str
-    dataset_id: str | None = None
-    data: Facts | None = None  # the record of the data in `metrics.json`
-    rows: int | None = None  # number of training rows
-    # the same by class, in the order of the ids
-    class_counts: Mapping[str, int] = field(default_factory=dict)
-    examples: Mapping[str, Sequence[str]] | None = None  # a few training texts of each class
-    audit: Facts | None = None  # see `hf_rnn.data.audit.AuditReport.summary`
-    unknown_token_share: float | None = None  # in the validation split, from 0 to 1
-
-
-@dataclass(kw_only=True)
-class TrainingFacts:
-    """How the model learned."""
-
-    # `epochs`, `steps`, `seconds`, or `method` and `seconds`
-    training: Facts | None = None
-    settings: Facts | None = None
-    best_metric: str | None = None  # selected the epoch on the validation split
-    # `name`, `id` (None for a folder), `keeps_classifier`, maybe `new_labels`
-    start: Facts | None = None
-    start_note: str | None = None  # why the run started so
-    # `name`, `coverage_types`, `coverage_tokens` (None if not counted)
-    vectors: Facts | None = None
-    teacher: Facts | None = None  # its texts, and its agreement with the model
-    command: str | None = None  # repeats the run
-    fill_in: Mapping[str, str] | None = None  # meaning of the words in capitals in `command`
-    versions: Mapping[str, str]  # by package
-
-
-@dataclass(kw_only=True)
-class ScoreFacts:
-    """The scores and figures of the model."""
-
-    # by split; floats go into the metadata
-    results: Mapping[str, Facts] = field(default_factory=dict)
-    # scores by model and split
-    baselines: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None
-    # scores for rows of a `split` with a `share` of words mistyped
-    typos: Facts | None = None
-    calibration: Facts | None = None  # its effect by split
-    # by target: answers that need no person, on other rows and `chosen_on`
-    decisions: Facts | None = None
-    figures: Mapping[str, str] | None = None  # file names by caption
-    # by file: `bytes`, `texts`, `max_difference`
-    onnx: Mapping[str, Mapping[str, float]] | None = None
-
-
-@dataclass(kw_only=True)
-class CardFacts(ModelFacts, DataFacts, TrainingFacts, ScoreFacts):
-    """The content of a model card, with what the Hub asks. A missing fact leaves out its part."""
-
-    name: str  # name of the model: the title, and in the metadata
-    # the Hub's name of the task, and that of transformers' pipeline
-    pipeline_tag: str = "text-classification"
-    repo_id: str | None = None
-    language: Sequence[str] = ()  # codes of the languages of the texts (ISO 639)
-    license: str | None = None  # the Hub's identifier, such as `apache-2.0`
-    tags: Sequence[str] = ()  # beside the package's own
-
-
-def render(facts: CardFacts) -> str:
+def render(found: Facts) -> str:
     """Return the content of `README.md`: a YAML block for the Hub and Markdown for people."""
-    cell = "rnn" if facts.cell_type.startswith("rnn_") else facts.cell_type
+    facts: Facts = defaultdict(lambda: None, found)
+    cell = "rnn" if facts["cell_type"].startswith("rnn_") else facts["cell_type"]
     data = ModelCardData(
-        pipeline_tag=facts.pipeline_tag,
+        pipeline_tag=facts["pipeline_tag"],
         library_name="transformers",
-        license=facts.license,
-        language=list(facts.language) or None,
-        datasets=[facts.dataset_id] if facts.dataset_id else None,
-        base_model=facts.start["id"] if facts.start else None,
-        tags=["hf_rnn", cell, *facts.tags],
-        model_name=facts.name,
+        license=facts["license"],
+        language=facts["language"],
+        datasets=[facts["dataset_id"]] if facts["dataset_id"] else None,
+        base_model=facts["start"]["id"] if facts["start"] else None,
+        tags=["hf_rnn", cell, *(facts["tags"] or ())],
+        model_name=facts["name"],
         eval_results=_list_results(facts) or None,
     )
-    reference = facts.repo_id or facts.name
+    reference = facts["repo_id"] or facts["name"]
     template = _ENVIRONMENT.get_template("card.md")
     card = ModelCard(template.render(card_data=data.to_yaml(), facts=facts, reference=reference))
     card.text = re.sub(r"\n{3,}", "\n\n", card.text).rstrip() + "\n"
     return str(card)
 
 
-def _list_results(facts: CardFacts) -> list[EvalResult]:
+def _list_results(facts: Facts) -> list[EvalResult]:
     """Return the scores for the Hub."""
     results: list[EvalResult] = []
-    for split, metrics in facts.results.items():
+    for split, metrics in (facts["results"] or {}).items():
         for name, value in metrics.items():
             if isinstance(value, float) and math.isfinite(value):
                 result = EvalResult(
-                    task_type=facts.pipeline_tag,
-                    dataset_type=facts.dataset_id or "text",  # required; local data has no id
-                    dataset_name=facts.dataset_name,
+                    task_type=facts["pipeline_tag"],
+                    dataset_type=facts["dataset_id"] or "text",  # required; local data has no id
+                    dataset_name=facts["dataset_name"],
                     dataset_split=split,
                     metric_type=_HUB_METRICS.get(name, name),
                     metric_name=name,
@@ -181,30 +111,37 @@ def _show(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else plain(str(value))
 
 
-def label_table(facts: CardFacts) -> str:
+def label_table(facts: Facts) -> str:
     """Return the labels with their number in train, and their thresholds if there are some."""
-    columns: dict[str, Mapping[str, float]] = {"in train": facts.class_counts}
-    if facts.thresholds is not None:
-        thresholds = map(float, facts.thresholds)
-        columns["threshold"] = dict(zip(facts.class_counts, thresholds, strict=True))
+    counts: Mapping[str, int] = facts["class_counts"]
+    columns: dict[str, Mapping[str, float]] = {"in train": counts}
+    if facts["label_thresholds"] is not None:
+        columns["threshold"] = dict(zip(counts, facts["label_thresholds"], strict=True))
     rows: list[Sequence[object]] = []
-    for name, _ in _ends(facts.class_counts):
+    for name, _ in _ends(counts):
         rows.append([name, *(column.get(name) for column in columns.values())])
     return make_table(["label", *columns], rows)
 
 
-def score_tables(facts: CardFacts, split: str) -> str:
+def score_tables(facts: Facts, split: str) -> str:
     """Return the scores of the model and of simpler ones, and the scores per label."""
-    metrics = facts.results[split]
+    metrics = facts["results"][split]
     by_label = [value for value in metrics.values() if isinstance(value, Mapping)]
     labels: Facts = by_label[0] if by_label else {}
+    baselines: Mapping[str, Mapping[str, Facts]] = facts["baselines"] or {}
     models: dict[str, Facts] = {"this model": metrics}
-    models |= _list_baselines(facts, split, labels)
-    typos = facts.typos
+    models |= {name: splits[split] for name, splits in baselines.items() if split in splits}
+
+    counts: Mapping[str, int] = facts["class_counts"]
+    if facts["task"] == "sequence-classification" and labels and counts:
+        largest = max(counts, key=lambda name: counts[name])
+        rows = sum(row["support"] for row in labels.values())
+        models[f"always {largest}"] = {"accuracy": labels[largest]["support"] / max(1, rows)}
+    typos = facts["typos"]
     if typos and typos["split"] == split:
         mistyped = f"{typos['share']:.0%} of words mistyped"
         models[f"this model, {mistyped}"] = typos
-        for scores in (facts.baselines or {}).values():
+        for scores in baselines.values():
             models[f"linear SVM, {mistyped}"] = scores["typos"]
 
     names = [name for name, value in metrics.items() if isinstance(value, float)]
@@ -219,19 +156,6 @@ def _make_score_table(title: str, names: Sequence[str], rows: Mapping[str, Facts
     """Return a table with a row per model or label, and these scores of it."""
     cells = [[row, *map(scores.get, names)] for row, scores in rows.items()]
     return make_table([title, *names], cells)
-
-
-def _list_baselines(facts: CardFacts, split: str, labels: Facts) -> dict[str, Facts]:
-    """Return the scores of simpler models by their names, with that of the most frequent class."""
-    models: dict[str, Facts] = {}
-    for name, splits in (facts.baselines or {}).items():
-        if split in splits:
-            models[name] = splits[split]
-    if facts.task == "sequence-classification" and labels and facts.class_counts:
-        largest = max(facts.class_counts, key=lambda name: facts.class_counts[name])
-        count = sum(row["support"] for row in labels.values())
-        models[f"always {largest}"] = {"accuracy": labels[largest]["support"] / max(1, count)}
-    return models
 
 
 def _ends(rows: Facts) -> list[tuple[str, Any]]:
@@ -300,62 +224,62 @@ _ENVIRONMENT.globals.update(
 # ---- files ----
 
 
-def write_card(folder: FinishedFolder, facts: CardFacts) -> None:
-    """Write the card and its facts."""
-    for name, content in _contents(folder, facts).items():
-        write_whole(folder.root / name, content)
+def write_card(folder: FinishedFolder, metrics: Facts) -> None:
+    """Write `metrics.json` with its section `card`, and the card of these facts."""
+    write_whole(folder.metrics, _spell(metrics))
+    write_whole(folder.card, render(read_facts(folder) or {}).encode())
 
 
-def read_facts(folder: FinishedFolder) -> CardFacts | None:
-    """Return the facts of a card; None if the folder has no facts that this version understands."""
-    if not folder.card_facts.is_file():
-        return None
-    try:
-        return CardFacts(**json.loads(folder.card_facts.read_text(encoding="utf-8")))
-    except (TypeError, ValueError) as error:
-        logger.info("the card stays unchanged: %s (%s)", folder.card_facts.name, reason_of(error))
-        return None
-
-
-def amend_card(folder: FinishedFolder, facts: CardFacts, **changes: Any) -> bool:
-    """Change facts of a card, unless the card was edited by hand; return whether it was changed."""
+def amend_card(folder: FinishedFolder, **changes: Any) -> bool:
+    """Change facts of a card that has some; return False for one that was edited by hand."""
+    facts = read_facts(folder)
+    if facts is None:
+        return True
     if _is_edited(folder, facts):
         return False
-    write_card(folder, dataclasses.replace(facts, **changes))
+    metrics = read_mapping(folder.metrics)
+    metrics["card"] |= changes
+    write_card(folder, metrics)
     return True
 
 
 def card_for_repo(folder: FinishedFolder, repo_id: str, examples: bool = False) -> dict[str, bytes]:
     """Return the contents by file name of a card that names the repo in place of the folder.
 
-    Texts of the training data are left out unless `examples`. A card without facts, or edited by
-    hand, is not changed, so it is left out here.
+    Texts of the training data are left out unless `examples`. A card of an older version, or edited
+    by hand, is not changed, so it is left out here.
 
     Raises:
-        HubError: For an edited card that shows such texts without `examples`.
+        HubError: For such a card that shows texts without `examples`.
     """
+    metrics = read_mapping(folder.metrics)
     facts = read_facts(folder)
-    if facts is None:
-        return {}
-    shown = facts.examples if examples else None
-    contents = _contents(folder, dataclasses.replace(facts, repo_id=repo_id, examples=shown))
-    if _is_edited(folder, facts):
-        del contents[folder.card.name]
-        card = folder.card.read_text(encoding="utf-8")
-        texts = chain.from_iterable((facts.examples or {}).values())
-        if not examples and any(plain(text) in card for text in texts):
-            raise HubError(
-                f"{folder.card} was edited and shows training texts: "
-                "remove them, or set --card_examples"
-            )
+    older = folder.root / OLDER_FACTS
+    stored = metrics.get("card") or (read_mapping(older) if older.is_file() else {})
+    texts = chain.from_iterable((stored.get("examples") or {}).values())
+    contents: dict[str, bytes] = {}
+    if facts is not None:
+        changes: dict[str, Any] = {"repo_id": repo_id}
+        if not examples:
+            changes["examples"] = None
+        metrics["card"] |= changes
+        contents[folder.metrics.name] = _spell(metrics)
+        if not _is_edited(folder, facts):
+            contents[folder.card.name] = render({**facts, **changes}).encode()
+            return contents
+    card = folder.card.read_text(encoding="utf-8")
+    if not examples and any(plain(text) in card for text in texts):
+        raise HubError(
+            f"{folder.card} was edited and shows training texts: "
+            "remove them, or set --card_examples"
+        )
     return contents
 
 
-def _is_edited(folder: FinishedFolder, facts: CardFacts) -> bool:
+def _is_edited(folder: FinishedFolder, facts: Facts) -> bool:
     """Return whether a card differs from its facts."""
     return not folder.card.is_file() or render(facts) != folder.card.read_text(encoding="utf-8")
 
 
-def _contents(folder: FinishedFolder, facts: CardFacts) -> dict[str, bytes]:
-    stored = json.dumps(dataclasses.asdict(facts), indent=2, ensure_ascii=False) + "\n"
-    return {folder.card_facts.name: stored.encode(), folder.card.name: render(facts).encode()}
+def _spell(content: Facts) -> bytes:
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()

@@ -133,7 +133,6 @@ class FinishedFolder:
     tokenizer = _Entry("tokenizer.json")
     tokenizer_config = _Entry("tokenizer_config.json")
     card = _Entry("README.md")
-    card_facts = _Entry("card_facts.json")
     metrics = _Entry("metrics.json")  # every metric by split
     thresholds = _Entry("thresholds.json")  # by target and label: which answers need no person
     training_args = _Entry("training_args.json")  # the settings that repeat the run

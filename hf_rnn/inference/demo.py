@@ -4,8 +4,7 @@
 of the Hub, whose `requirements.txt` has `hf-rnn[demo]`. Nothing is sent anywhere: there are no
 analytics, and fonts and scripts come from the page's own server.
 
-The effect of a token is the loss in score of the label when only this token is left out ("erasure",
-Li, Monroe and Jurafsky 2016, "Understanding Neural Networks through Representation Erasure").
+The effects of words are those of `hf-rnn predict --explain`.
 """
 
 from __future__ import annotations
@@ -17,21 +16,19 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..evaluation.scores import check_finite_logits
-from ..hub.card import read_facts
-from ..hub.model_folder import FinishedFolder, find_folder
-from ..tasks import compute_scores, score_kind
-from ..utils.errors import UserError, check_text, install_hint
+from ..hub.model_folder import FinishedFolder, find_folder, read_mapping
+from ..tasks import score_kind
+from ..utils.errors import UserError, install_hint
+from .explain import explain_spans
 from .predictor import Predictor
 
 if TYPE_CHECKING:
     import gradio
 
 _SHOWN_LABELS = 10
-_MOST_TOKENS = 256  # left out one by one
 _EXAMPLES_SHOWN = 6
 _MOST_BYTES = 1_000_000  # bytes per request
-_SMALLEST_SCALE = 0.02  # share of the score; smaller effects are never shown at full strength
+_SMALLEST_SCALE = 0.02  # in units of the logit; smaller effects are never shown at full strength
 
 
 def build(model_name_or_path: str | Path, revision: str | None = None) -> gradio.Blocks:
@@ -131,75 +128,19 @@ def label_text(
     model: Predictor, text: str, inform: Callable[[str], object]
 ) -> tuple[dict[str, float] | str, list[tuple[str, float | None]]]:
     """Return scores by label, and parts of the text with effects; inform if not all was read."""
-    explanation = explain(model, text)
-    if explanation.tokens > explanation.read:
-        inform(f"The model reads the first {explanation.read} of the {explanation.tokens} tokens.")
-    least = _SMALLEST_SCALE * abs(explanation.scores[explanation.label])
-    scale = max([least, *(abs(effect or 0.0) for _, effect in explanation.parts)]) or 1.0
-    parts = [(part, effect and effect / scale) for part, effect in explanation.parts]
-    scores = explanation.scores
+    explanation = explain_spans(model, text)
+    tokens = len(model.tokenizer([text], verbose=False)["input_ids"][0])
+    most = model.tokenizer.model_max_length
+    if tokens > most:
+        inform(f"The model reads the first {most} of the {tokens} tokens.")
+    parts = list(explanation.parts())
+    scale = max([_SMALLEST_SCALE, *(abs(effect or 0.0) for _, effect in parts)])
+    parts = [(part, effect and effect / scale) for part, effect in parts]
+    numbers = explanation.scores[0].tolist()
+    scores = dict(zip(model.config.id2label.values(), numbers, strict=True))
     if score_kind(model.config) == "values":
         return ", ".join(f"{name} {number:.4g}" for name, number in scores.items()), parts
     return scores, parts
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """The prediction for a text, and the effects of its tokens.
-
-    An effect is the score of `label` minus its score without the token; negative if the token is
-    evidence against it.
-    """
-
-    scores: dict[str, float]  # by label, in the order of the ids
-    label: str  # the label with the highest score
-    # the text; None between tokens, and for tokens after the explained ones
-    parts: list[tuple[str, float | None]]
-    tokens: int  # in the text, truncated ones included
-    read: int  # tokens that the model reads
-
-
-def explain(model: Predictor, text: str) -> Explanation:
-    """Predict the label of a text, and measure the effect of its first tokens.
-
-    Raises:
-        UserError: For a text that is not valid Unicode, and for logits that are not finite.
-    """
-    check_text(text)
-    encoded = model.tokenizer([text], truncation=True, return_offsets_mapping=True)
-    ids = encoded["input_ids"][0]
-    offsets = encoded["offset_mapping"][0]
-    tokens = len(model.tokenizer([text], verbose=False)["input_ids"][0])
-    variants = [ids[:place] + ids[place + 1 :] for place in range(min(len(ids), _MOST_TOKENS))]
-    logits = model.logits([ids, *variants])  # (1 + variants, C)
-    check_finite_logits(logits)
-    scores = compute_scores(logits, model.config)
-    names = list(model.config.id2label.values())
-    best = int(scores[0].argmax())
-    effects: list[float | None] = [None] * len(ids)
-    effects[: len(variants)] = (scores[0, best] - scores[1:, best]).tolist()
-    by_label = dict(zip(names, scores[0].tolist(), strict=True))
-    return Explanation(by_label, names[best], _cut(text, offsets, effects), tokens, len(ids))
-
-
-def _cut(
-    text: str, offsets: list[tuple[int, int]], effects: list[float | None]
-) -> list[tuple[str, float | None]]:
-    """Return the parts of a text with the effects of their tokens."""
-    parts: list[tuple[str, float | None]] = []
-    last = 0
-    for (start, end), effect in zip(offsets, effects, strict=True):
-        gap = text[last:start]
-        # a token such as <user> has the place of its last letter alone
-        if gap and not gap[-1].isspace():
-            start -= len(gap.split()[-1])
-        start = max(start, last)
-        end += text[end : end + 1] == "\ufe0f"  # asks for a coloured picture of the sign before
-        if start < end:
-            parts += [(text[last:start], None), (text[start:end], effect)]
-            last = end
-    parts.append((text[last:], None))
-    return [(piece, effect) for piece, effect in parts if piece]
 
 
 def serve(page: gradio.Blocks, host: str = "127.0.0.1", port: int | None = None) -> str:
@@ -260,8 +201,8 @@ def serve(page: gradio.Blocks, host: str = "127.0.0.1", port: int | None = None)
 
 def read_examples(folder: FinishedFolder) -> list[str]:
     """Return texts of the card to try: the first of each label, then the second of each."""
-    facts = read_facts(folder)
-    by_label = facts.examples if facts and facts.examples else {}
+    card = read_mapping(folder.metrics).get("card", {}) if folder.metrics.is_file() else {}
+    by_label = card.get("examples") or {}
     examples: list[str] = []
     for texts in zip_longest(*by_label.values()):
         examples += [text for text in texts if text is not None]

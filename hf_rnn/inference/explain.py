@@ -18,66 +18,95 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..evaluation.scores import check_finite_logits
+<<<<<<< HEAD
 from ..linear.ngrams import NgramTable, hash_ngrams
 from ..tasks import Answer, compute_scores, score_kind
+=======
+from ..tasks import compute_scores, score_kind
+from ..linear.ngrams import hash_ngrams
+>>>>>>> main
 from ..utils.errors import UserError, check_text
 
 if TYPE_CHECKING:
     from .predictor import Predictor
 
 _MOST_WORDS = 256  # left out one by one
-_WORD = re.compile(r"\w[\w'’-]*|[^\w\s]+")
+_MARKS = "\u0300-\u036f\ufe0f"  # belong to the letter or the picture before
+_WORD = re.compile(rf"\w[\w'’{_MARKS}-]*|([^\w\s])(?:\1|[{_MARKS}])*")
 
 
 @dataclass(frozen=True)
-class _Reading:
-    """The tokens of a text, and the words that they belong to."""
+class Explanation:
+    """The scores of a text, and what its words and phrases add to the logit of the best label."""
 
     text: str
-    ids: list[int]
-    spans: list[tuple[int, int]]  # places of the words in the text
-    words: np.ndarray  # (T), the word of each token; -1 for a token without letters of the text
+    scores: np.ndarray  # (1, C)
+    words: list[tuple[int, int]]  # places of the words in the text
+    shares: list[tuple[int, int, float]]  # first and last word of a phrase, and what it adds
 
-    def leave_out(self, word: int) -> list[int]:
-        """Return the ids of all tokens but those of a word."""
-        return np.array(self.ids, int)[self.words != word].tolist()
+    def phrases(self, most: int) -> list[list[object]]:
+        """Return the phrases with the largest numbers as `[phrase, number]`, repeats added up."""
+        numbers = defaultdict[str, float](float)
+        for first, last, number in self.shares:
+            quote = self.text[self.words[first][0] : self.words[last][1]]
+            numbers[" ".join(quote.split())] += number
+        ordered = sorted(numbers.items(), key=lambda item: -abs(item[1]))
+        return [[phrase, round(number, 3)] for phrase, number in ordered[:most]]
 
-    def quote(self, first: int, last: int) -> str:
-        """Return the words from one token to another; empty if a token belongs to no word."""
-        words = self.words[first : last + 1]
-        if words.min() < 0:
-            return ""
-        start = self.spans[words.min()][0]
-        end = self.spans[words.max()][1]
-        return " ".join(self.text[start:end].split())
+    def parts(self) -> Iterator[tuple[str, float | None]]:
+        """Yield the whole text in parts: words with their numbers, and None for what is between.
+
+        Each word of a phrase has an equal part of its number.
+        """
+        numbers: dict[int, float] = {}
+        for first, last, number in self.shares:
+            for word in range(first, last + 1):
+                numbers[word] = numbers.get(word, 0.0) + number / (last + 1 - first)
+        place = 0
+        for word, (start, end) in enumerate(self.words):
+            if start > place:
+                yield self.text[place:start], None
+            yield self.text[start:end], numbers.get(word)
+            place = end
+        if place < len(self.text):
+            yield self.text[place:], None
 
 
-def explain_text(model: Predictor, text: str, most: int = 8) -> Answer:
-    """Return the answer with `because`: a list of `[phrase, number]`; see [`FastRnn.explain`]."""
-    check_model(model)
+def explain_spans(model: Predictor, text: str) -> Explanation:
+    """Explain the answer to a text; see [`FastRnn.explain`]."""
+    check_explains(model)
     check_text(text)
     table = model.engine.read_ngrams()
-    reading = _read(model, text)
-    logits = model.logits([reading.ids])
-    check_finite_logits(logits)
-    scores = compute_scores(logits, model.config)
+    encoded = model.tokenizer([text], truncation=True, return_offsets_mapping=True)
+    ids = np.array(encoded["input_ids"][0], np.int64)
+    words, word_of = _find_words(text, encoded["offset_mapping"][0])
+    left_out = range(min(len(words), _MOST_WORDS))
+    variants = [ids.tolist(), *(ids[word_of != word].tolist() for word in left_out)]
+    logits = model.logits(variants)
+    check_finite_logits(logits[:1])
+    scores = compute_scores(logits[:1], model.config)
     direction = np.eye(logits.shape[1])[scores[0].argmax()]
     if score_kind(model.config) == "softmax":
         direction -= direction.mean()  # the logit above the mean of all labels
 
-    numbers = defaultdict[str, float](float)
-    for phrase, number in _measure_words(model, reading, table, direction):
-        numbers[phrase] += number
     if table is not None:
-        for phrase, number in _measure_ngrams(reading, table, direction):
-            numbers[phrase] += number
-    numbers.pop("", None)
-    ordered = sorted(numbers.items(), key=lambda item: -abs(item[1]))
-    because = [[phrase, round(number, 3)] for phrase, number in ordered[:most]]
-    return {**model.answer_scores(scores)[0], "because": because}
+        logits = logits - table.score(variants)
+    whole, *without = (logits @ direction).tolist()
+    shares = [(word, word, whole - without[word]) for word in left_out]
+    if table is not None:
+        ngrams = hash_ngrams(ids, np.array([len(ids)]))
+        _, distinct = np.unique(ngrams.hashes, return_index=True)
+        rows = table.find_rows(ngrams.hashes)
+        added = table.weight[rows] * table.scale @ direction / math.sqrt(max(1, len(ids)))
+        for place in distinct[rows[distinct] >= 0].tolist():
+            first = ngrams.places[place]
+            members = word_of[first : first + ngrams.sizes[place]]
+            if members.min() >= 0:
+                shares.append((int(members.min()), int(members.max()), float(added[place])))
+    return Explanation(text, scores, words, shares)
 
 
-def check_model(model: Predictor) -> None:
+def check_explains(model: Predictor) -> None:
     """Raise a [`UserError`] for a model whose answers cannot be explained."""
     if model.task.per_token:
         raise UserError("a tagger marks words itself: explain is for labels and numbers of texts")
@@ -85,49 +114,26 @@ def check_model(model: Predictor) -> None:
         raise UserError("explain is for single texts: this model reads pairs")
 
 
-def _read(model: Predictor, text: str) -> _Reading:
-    """Return a text as tokens and words; without spaces between words, a token is a word."""
-    encoded = model.tokenizer([text], truncation=True, return_offsets_mapping=True)
-    spans: list[tuple[int, int]] = []
-    words: list[int] = []
-    for start, end in encoded["offset_mapping"][0]:
-        last = spans[-1][1] if spans else 0
+def _find_words(
+    text: str, offsets: list[tuple[int, int]]
+) -> tuple[list[tuple[int, int]], np.ndarray]:
+    """Return the places of words as they are written, and the word of each token.
+
+    It is -1 for a token without letters of the text. Without spaces between words, a token is a
+    word.
+    """
+    words: list[tuple[int, int]] = []
+    word_of: list[int] = []
+    for start, end in offsets:
+        last = words[-1][1] if words else 0
         if start >= last:
             # a token such as <user> has the place of its last letter alone
             skipped = re.split(r"\s", text[last:start])[-1]
             match = _WORD.search(text, start - len(skipped))
             if match is None or match.start() >= end:
-                words.append(-1)
+                word_of.append(-1)
                 continue
             is_wide = unicodedata.east_asian_width(match[0][0]) in "WF"
-            spans.append((match.start(), end if is_wide else max(end, match.end())))
-        words.append(len(spans) - 1)
-    return _Reading(text, list(encoded["input_ids"][0]), spans, np.array(words, int))
-
-
-def _measure_words(
-    model: Predictor, reading: _Reading, table: NgramTable | None, direction: np.ndarray
-) -> Iterator[tuple[str, float]]:
-    """Yield the first words, with the loss of the network without each."""
-    spans = reading.spans[:_MOST_WORDS]
-    variants = [reading.ids, *map(reading.leave_out, range(len(spans)))]
-    logits = model.logits(variants)
-    if table is not None:
-        logits = logits - table.score(variants)
-    whole, *without = (logits @ direction).tolist()
-    for (start, end), number in zip(spans, without, strict=True):
-        yield reading.text[start:end], whole - number
-
-
-def _measure_ngrams(
-    reading: _Reading, table: NgramTable, direction: np.ndarray
-) -> Iterator[tuple[str, float]]:
-    """Yield the n-grams, as the words that have a part in them, with what each adds."""
-    ids = np.array(reading.ids, np.int64)
-    ngrams = hash_ngrams(ids, np.array([len(ids)]))
-    _, distinct = np.unique(ngrams.hashes, return_index=True)
-    rows = table.find_rows(ngrams.hashes)
-    added = table.weight[rows] * table.scale @ direction / math.sqrt(max(1, len(ids)))
-    for place in distinct[rows[distinct] >= 0].tolist():
-        first = int(ngrams.places[place])
-        yield reading.quote(first, first + int(ngrams.sizes[place]) - 1), float(added[place])
+            words.append((match.start(), end if is_wide else max(end, match.end())))
+        word_of.append(len(words) - 1)
+    return words, np.array(word_of, int)

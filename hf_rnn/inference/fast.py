@@ -76,9 +76,11 @@ class FastRnn(Predictor):
         Raises:
             UserError: For a tagger, a model of text pairs, and the backend `onnx`.
         """
-        from .explain import explain_text
+        from .explain import explain_spans
 
-        return explain_text(self, text, most)
+        explanation = explain_spans(self, text)
+        answer = self.answer_scores(explanation.scores)[0]
+        return {**answer, "because": explanation.phrases(most)}
 
     def stream(self, state: bytes | None = None, target: float | None = None) -> TextStream:
         """Return a stream that reads a text piece by piece; see [`TextStream`].

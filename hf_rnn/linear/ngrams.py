@@ -79,6 +79,25 @@ class NgramTable:
     shift: np.ndarray  # (R / 4), int16
     scale: np.ndarray  # (C), float32
 
+    def __post_init__(self) -> None:
+        """Raise a ValueError for what no table has, wherever it was read."""
+        rows = len(self.weight)
+        labels = len(self.scale)
+        layout = {
+            "weight": (np.int8, (rows, labels)),
+            "check": (np.int16, (rows,)),
+            "shift": (np.int16, (-(-rows // ROWS_PER_BUCKET),)),
+            "scale": (np.float32, (labels,)),
+        }
+        for name, (dtype, shape) in layout.items():
+            values = getattr(self, name)
+            if values.dtype != dtype or values.shape != shape:
+                wanted = f"{np.dtype(dtype)} of shape {shape}"
+                found = f"{values.dtype} of shape {values.shape}"
+                raise ValueError(f"ngrams.{name} must be {wanted}: found {found}")
+        if not rows or self.shift.min() < 0 or not np.isfinite(self.scale).all():
+            raise ValueError("ngrams must have rows, no negative shift, and finite scales")
+
     @classmethod
     def build(cls, hashes: np.ndarray, weights: np.ndarray) -> NgramTable:
         """Return the table of distinct hashes `(K)` and their weights `(K, C)`."""

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from ..data import TableArguments
     from ..data.report import DataReport
-    from ..hub.card import CardFacts
     from ..models.configuration_rnn import RnnConfig
     from ..models.settings_rnn import RnnSettings
 
@@ -145,8 +144,9 @@ class Task(ABC):
     def evaluate(self, predictions: Outputs, labels: Outputs, config: Config) -> Metrics:
         """Return the metrics of one split for `metrics.json`, from all outputs and labels."""
 
-    def fill_card(self, card: CardFacts, texts: Splits, examples: bool) -> None:
-        """Set the number of training rows by label, and with `examples` a few of them."""
+    def describe_rows(self, texts: Splits, examples: bool) -> dict[str, Any]:
+        """Return facts for the card: `class_counts` of train, with `examples` some texts."""
+        return {}
 
 
 def make_audit_view(texts: Splits, describe: Callable[[Row], tuple[str, str]]) -> Splits:

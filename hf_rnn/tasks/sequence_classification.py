@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from ..data import TableArguments
     from ..data.report import DataReport
-    from ..hub.card import CardFacts
     from ..models.configuration_rnn import RnnConfig
     from ..models.modeling_rnn import RnnForSequenceClassification
 
@@ -150,18 +149,17 @@ class SequenceClassification(Task):
 
     # ---- card ----
 
-    def fill_card(self, card: CardFacts, texts: Splits, examples: bool) -> None:
-        """Set the rows by label, and examples: a few texts by label, long ones cut."""
+    def describe_rows(self, texts: Splits, examples: bool) -> dict[str, Any]:
+        """Return rows, rows by label, and examples: a few texts by label, long ones cut."""
         names = _label_names(texts)
         train = texts["train"]
-        card.rows = len(train)
-        card.class_counts = dict.fromkeys(names, len(train))
+        counts = dict.fromkeys(names, len(train))
         if self.problem_type != Regression.problem_type:
             ids = _read_labels(train)
-            counts = np.bincount(ids if self.one_label else ids.flatten(), minlength=len(names))
-            card.class_counts = dict(zip(names, counts.tolist(), strict=True))
-        if examples:
-            card.examples = _choose_examples(train, names)
+            by_id = np.bincount(ids if self.one_label else ids.flatten(), minlength=len(names))
+            counts = dict(zip(names, by_id.tolist(), strict=True))
+        shown = _choose_examples(train, names) if examples else None
+        return {"rows": len(train), "class_counts": counts, "examples": shown}
 
 
 class MultiLabel(SequenceClassification):

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
     from ..data import TableArguments
     from ..data.report import DataReport
-    from ..hub.card import CardFacts
     from ..models.settings_rnn import RnnSettings
     from ..models.token_classification_rnn import RnnForTokenClassification
 
@@ -200,15 +199,17 @@ class TokenClassification(Task):
 
     # ---- card ----
 
-    def fill_card(self, card: CardFacts, texts: Splits, examples: bool) -> None:
-        """Set the number of words by tag, or of entities by type, and examples."""
+    def describe_rows(self, texts: Splits, examples: bool) -> dict[str, Any]:
+        """Return the number of words by tag, or of entities by type, and examples."""
         train = texts["train"]
         names = train.features["ner_tags"].feature.names
         counts = Counter(chain.from_iterable(train["ner_tags"]))
         types = {entity: names.index(f"B-{entity}") for entity in entity_types(names)}
         shown = types or {name: number for number, name in enumerate(names)}
-        card.class_counts = {name: counts[number] for name, number in shown.items()}
-        card.examples = {"": list(map(" ".join, train["tokens"][:4]))} if examples else None
+        return {
+            "class_counts": {name: counts[number] for name, number in shown.items()},
+            "examples": {"": list(map(" ".join, train["tokens"][:4]))} if examples else None,
+        }
 
 
 # ---- words and tokens ----

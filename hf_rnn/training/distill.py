@@ -37,8 +37,8 @@ from ..settings.training_arguments import RnnTrainingArguments
 from ..tasks import get_task
 from ..utils.errors import ModelError, SettingError
 from ..utils.process import one_at_a_time
-from .checkpoints import TEACHER_LOGITS as LOGITS_FILE
-from .checkpoints import check_apart
+from .folder import TEACHER_LOGITS as LOGITS_FILE
+from .folder import check_apart
 from .prepare import Extension, Run
 from .teacher import Teacher, describe_counts, read_texts
 from .train import TrainingResult, check_early, read_call, run_training

@@ -54,7 +54,7 @@ from ..settings.training_arguments import RnnTrainingArguments
 from ..tokenizers.normalizers import plain_placeholders
 from ..utils.errors import DataError, ModelError, SettingError
 from ..utils.process import library_bars_off, one_at_a_time
-from .checkpoints import open_output, remove_checkpoints, replace_model, take_fingerprint
+from .folder import fingerprint_run, open_output, remove_checkpoints, replace_model
 from .save import write_encoder
 from .teacher import Teacher, read_texts
 from .train import make_config, take_steps
@@ -203,11 +203,10 @@ def _prepare_lesson(settings: Settings) -> _Lesson:
 def _make_trainer(lesson: _Lesson, model: EncoderStudent, args: RnnTrainingArguments) -> RnnTrainer:
     """Return the Trainer; a resumed run may have another number of epochs."""
     splits = {"train": lesson.train, "validation": lesson.held_out}
-    fingerprint = take_fingerprint(
-        splits, lesson.tokenizer, model, args, teacher=lesson.teacher.hash
-    )
+    fingerprint = fingerprint_run(splits, model.config, args)
+    fingerprint["teacher"] = lesson.teacher.hash
     for name in _LENGTH:
-        del fingerprint["settings"][name]
+        del fingerprint[name]
     return RnnTrainer(
         model,
         args,

@@ -6,6 +6,7 @@ run. The folder of a pretrained encoder also loads in sentence-transformers.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import logging
@@ -38,21 +39,19 @@ from ..evaluation.decisions import (
 )
 from ..evaluation.figures import plot_confusion_matrix, plot_learning_curve, plot_streaming
 from ..evaluation.scores import single_scores
-from ..hub.card import CardFacts, write_card
+from ..hub.card import write_card
 from ..hub.model_folder import FinishedFolder, find_built_in, find_folder, read_config
 from ..inference.engines.stored import fingerprint_folder
 from ..linear.baseline import LinearBaseline
 from ..models.auto import ENCODER, HEADS, PIPELINES, head_name
 from ..models.modeling_rnn import RnnModel, list_sentence_modules
 from ..settings.resolve import Settings, list_changes, record
-from ..tasks import get_task
+from ..tasks import Metrics
 from ..tokenizers import NO_LENGTH_LIMIT
 from ..tokenizers.word_level import save_tokenizer
 from ..utils.errors import UserError
 from .few_rows import METHOD
 from .prepare import Fit, Run, Tokens
-from .score import Metrics
-from .trainer import RnnTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +60,6 @@ _ARCHITECTURE = (
     "cell_type", "num_hidden_layers", "hidden_size", "bidirectional", "pooling", "embedding_size",
     "vocab_size", "block_type",
 )  # fmt: skip
-_TRAINING = ("method", "epochs", "steps", "seconds")  # numbers of the training that the card shows
 
 _CARD = Path(__file__).parents[1] / "hub" / "encoder_card.md"
 
@@ -73,14 +71,13 @@ class TrainingResult:
     Attributes:
         folder: The finished folder.
         metrics: Contents of its `metrics.json`: `validation` and perhaps `test` with the scores of
-            the task; `training` with numbers of the run; `calibration` and `teacher` if used.
-        card: The facts of its card; None in a process that does not write it.
+            the task; `training` with numbers of the run; `calibration` and `teacher` if used; in
+            the process that writes the folder also `card`, with further facts of its card.
         url: Its page on the Hub, if `push_to_hub` asked for one.
     """
 
     folder: Path
     metrics: dict[str, Any]
-    card: CardFacts | None = None
     url: str | None = None
 
     def __repr__(self) -> str:
@@ -104,23 +101,23 @@ class TrainingResult:
         if not parts:
             parts = [f"loss {training['loss']:.3f}"]
         command = f'hf-rnn predict {shlex.quote(str(self.folder))} --text "..."'
-        if self.card is not None and get_task(self.card.task).generates:
-            command = f'pipeline("text-generation", "{self.folder}")'
+        pipeline_tag = self.metrics.get("card", {}).get("pipeline_tag")
+        if pipeline_tag == "text-generation":
+            command = f'pipeline("{pipeline_tag}", "{self.folder}")'
         card = f"card: {self.folder}/README.md. Try the model: {command}"
         return f"{split}: {', '.join(parts)}\n{card}"
 
     def _list_scores(self, split: str, names: list[str]) -> list[str]:
         """Return scores of a split, those of the linear model, and that of the largest class."""
         metrics = self.metrics[split]
+        card = self.metrics.get("card", {})
         parts = [f"{name.replace('_', ' ')} {metrics[name]:.3f}" for name in names]
-        if self.card is None:
-            return parts
-        for linear in (self.card.baselines or {}).values():
+        for linear in (card.get("baselines") or {}).values():
             numbers = [f"{linear[split][name]:.3f}" for name in names]
             parts.append(f"linear model {' and '.join(numbers)}")
         classes = metrics.get("per_class", {})
-        if names[0] == "accuracy" and classes:
-            counts = self.card.class_counts
+        counts = card.get("class_counts", {})
+        if names[0] == "accuracy" and classes and counts:
             largest = max(counts, key=lambda label: counts[label])
             share = classes[largest]["support"] / max(metrics["rows"], 1)
             parts.append(f"always {largest!r} {share:.3f}")
@@ -134,29 +131,19 @@ class TrainingResult:
         return by_split
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """A finished model with all that was measured."""
-
-    fit: Fit
-    metrics: Metrics
-    linear: LinearBaseline | None  # a linear model of the same rows
-
-
-def warn_if_linear_wins(run: Run, outcome: Outcome) -> None:
+def warn_if_linear_wins(run: Run, metrics: Metrics, linear: LinearBaseline | None) -> None:
     """Log that the linear model has a better validation score, and what to try next."""
-    metrics = outcome.metrics
-    if outcome.linear is None or "validation" not in metrics.splits:
+    if linear is None or "validation" not in metrics:
         return
     name = (run.settings.training.metric_for_best_model or "accuracy").removeprefix("eval_")
-    score = metrics.splits["validation"].get(name, 0.0)
-    linear_score = outcome.linear.scores["validation"].get(name, 0.0)
+    score = metrics["validation"].get(name, 0.0)
+    linear_score = linear.scores["validation"].get(name, 0.0)
     if linear_score <= score:
         return
     advice = "hf-rnn distill, with a fine-tuned transformer and texts without labels"
-    if metrics.teacher is not None:
+    if "teacher" in metrics:
         advice = "more texts without labels"
-    elif metrics.training.get("method") == METHOD:
+    elif metrics["training"].get("method") == METHOD:
         advice = "--few_rows 0, which trains all weights"
     elif run.settings.data.model_name_or_path is None:
         advice = "recipe default for English texts, else recipe scratch with --vectors"
@@ -196,29 +183,42 @@ def _find_unknown(start: str) -> str | None:
     return Path(start).name if os.path.exists(start) else start
 
 
-def write_folder(folder: FinishedFolder, run: Run, tokens: Tokens, outcome: Outcome) -> CardFacts:
-    """Write all files of a run to an empty folder, and return the facts on its card."""
-    fit = outcome.fit
+def write_folder(
+    folder: FinishedFolder,
+    run: Run,
+    tokens: Tokens,
+    fit: Fit,
+    metrics: Metrics,
+    linear: LinearBaseline | None,
+) -> None:
+    """Write all files of a run to an empty folder, and add the section `card` to its metrics."""
     training = run.settings.training
     fit.trainer.model.save_pretrained(folder.root, weights_dtype=training.weights_dtype)
     shutil.copymode(folder.config, folder.weights)  # some versions of safetensors make it private
     save_tokenizer(tokens.tokenizer, folder.root, for_tags=run.task.per_token)
-    write_json(folder.metrics, outcome.metrics.as_json())
     recorded = record(run.settings)
     if not fit.few_rows and recorded.pop("max_minutes", None) is not None:
         # a repeated run takes the same steps
         recorded["num_train_epochs"] = fit.trainer.args.num_train_epochs
     write_json(folder.training_args, recorded)
     if not run.task.generates:
-        data = outcome.metrics.data or {}
-        np.save(folder.training_rows, list_hashes(run, data["learned_held_out"]))
+        np.save(folder.training_rows, list_hashes(run, metrics["data"]["learned_held_out"]))
     chosen: list[Thresholds] = []
     if fit.validation is not None:
         chosen = write_decisions(folder, run, *fit.validation)
-    card = describe_run(folder, run, tokens, outcome, chosen)
-    run.task.fill_card(card, run.texts, training.card_examples)
-    write_card(folder, card)
-    return card
+    card = describe_run(run, tokens, fit, metrics)
+    if linear is not None:
+        card["baselines"] = {linear.name: linear.scores}
+    card["decisions"] = {
+        f"{thresholds.target:g}": {
+            "rows": dataclasses.asdict(thresholds.repeated),
+            "chosen_on": dataclasses.asdict(thresholds.chosen_on),
+        }
+        for thresholds in chosen
+    }
+    card["figures"] = draw_figures(folder, fit, metrics, linear, chosen)
+    metrics["card"] = {name: fact for name, fact in card.items() if fact}
+    write_card(folder, metrics)
 
 
 def list_hashes(run: Run, learned_held_out: bool) -> np.ndarray:
@@ -273,136 +273,75 @@ def round_weights(model: PreTrainedModel, weights_dtype: str | None) -> None:
             weight.data = weight.data.to(getattr(torch, weights_dtype)).to(weight.dtype)
 
 
-def describe_run(
-    folder: FinishedFolder,
-    run: Run,
-    tokens: Tokens,
-    outcome: Outcome,
-    chosen: Sequence[Thresholds],
-) -> CardFacts:
-    """Return the facts of a run for its card, and draw the figures."""
-    training = run.settings.training
-    model = outcome.fit.trainer.model
-    metrics = outcome.metrics
-    linear = outcome.linear
-    return CardFacts(
-        name=run.folder.root.resolve().name,
-        task=run.task.name,
-        pipeline_tag=PIPELINES[HEADS[run.task.architecture][1]],
-        **{name: vars(model.config)[name] for name in _ARCHITECTURE},
-        text_pairs=model.config.sep_token_id is not None,
-        num_parameters=model.num_parameters(),
-        thresholds=model.config.label_thresholds,
-        size_in_bytes=folder.weights.stat().st_size,
-        **_describe_texts(tokens),
-        **_data_facts(run.settings, metrics.teacher),
-        **_describe_training(run, outcome.fit.trainer, metrics),
-        start=None if run.start is None else run.start.describe(model),
-        start_note=run.start_note,
-        baselines=None if linear is None else {linear.name: linear.scores},
-        results=_list_results(metrics.splits),
-        wide=metrics.wide,
-        data=metrics.data,
-        teacher=metrics.teacher,
-        calibration=metrics.calibration,
-        typos=metrics.typos,
-        decisions={
-            f"{thresholds.target:g}": {
-                "rows": thresholds.repeated,
-                "chosen_on": thresholds.chosen_on,
-            }
-            for thresholds in chosen
-        },
-        figures=draw_figures(folder, outcome, chosen),
-        license=training.license,
-        language=tuple(training.language or ()),
-        tags=tuple(training.tags or ()),
-        versions={"hf-rnn": __version__, **{package: version(package) for package in _PACKAGES}},
-    )
-
-
-def _describe_texts(tokens: Tokens) -> dict[str, Any]:
-    """Return facts about texts as tokens."""
-    facts: dict[str, Any] = {"audit": tokens.audit}
+def describe_run(run: Run, tokens: Tokens, fit: Fit, metrics: Metrics) -> dict[str, Any]:
+    """Return the facts of a run for its card that no other file of its folder has."""
+    settings = run.settings
+    training = settings.training
+    trainer = fit.trainer
     length = tokens.tokenizer.model_max_length
-    if length < NO_LENGTH_LIMIT:
-        facts["max_length"] = length
-    if tokens.audit is not None:
-        facts["unknown_token_share"] = tokens.audit["unknown_token_share"].get("validation")
-    if tokens.vectors is not None:
-        facts["vectors"] = tokens.vectors.describe()
-    return facts
-
-
-def _describe_training(run: Run, trainer: RnnTrainer, metrics: Metrics) -> dict[str, Any]:
-    """Return numbers and settings of a training."""
     # the number of epochs may have been chosen by the run
-    changes = list_changes(run.settings) | {"num_train_epochs": trainer.args.num_train_epochs}
-    numbers = metrics.training
-    facts: dict[str, Any] = {
-        "training": {name: numbers[name] for name in _TRAINING if name in numbers},
+    changes = list_changes(settings) | {"num_train_epochs": trainer.args.num_train_epochs}
+    selects = trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint
+    return {
+        "name": run.folder.root.resolve().name,
+        "pipeline_tag": PIPELINES[HEADS[run.task.architecture][1]],
+        "max_length": length if length < NO_LENGTH_LIMIT else None,
+        **run.task.describe_rows(run.texts, training.card_examples),
+        **_describe_source(settings, metrics.get("teacher") or {}),
+        "audit": tokens.audit,
+        "vectors": tokens.vectors and tokens.vectors.describe(),
+        "start": run.start and run.start.describe(trainer.model),
+        "start_note": run.start_note,
         "settings": {name: value for name, value in changes.items() if name not in _ARCHITECTURE},
+        "best_metric": training.metric_for_best_model if selects else None,
+        "license": training.license,
+        "language": training.language,
+        "tags": training.tags,
+        "versions": {"hf-rnn": __version__, **{package: version(package) for package in _PACKAGES}},
     }
-    if trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint is not None:
-        facts["best_metric"] = run.settings.training.metric_for_best_model
-    return facts
-
-
-def _list_results(splits: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return the scores by split, without what grows with the square of the labels."""
-    results = {split: {**scores} for split, scores in splits.items()}
-    for scores in results.values():
-        scores.pop("confusion_matrix", None)
-    return results
 
 
 def draw_figures(
-    folder: FinishedFolder, outcome: Outcome, chosen: Sequence[Thresholds]
+    folder: FinishedFolder,
+    fit: Fit,
+    metrics: Metrics,
+    linear: LinearBaseline | None,
+    chosen: Sequence[Thresholds],
 ) -> dict[str, str]:
     """Draw the learning curve and the figures of the task; return file names by caption."""
+    figures: dict[str, str] = {}
+    state = fit.trainer.state
+    args = fit.trainer.args
     try:
-        figures = _draw_curve(folder, outcome.fit.trainer)
-        return figures | _draw_scores(folder, outcome, chosen)
+        if state.global_step:
+            best = state.best_global_step if args.load_best_model_at_end else None
+            caption = plot_learning_curve(
+                state.log_history, folder.learning_curve, best, args.label_smoothing_factor
+            )
+            figures[caption] = folder.learning_curve.name
+        if "streaming" in metrics:
+            caption = plot_streaming(metrics["streaming"]["by_share"], folder.streaming)
+            figures[caption] = folder.streaming.name
+        split = next((split for split in ("validation", "test") if split in metrics), "")
+        matrix = metrics.get(split, {}).get("confusion_matrix")
+        if matrix:
+            names = list(fit.trainer.model.config.id2label.values())
+            plot_confusion_matrix(matrix, names, folder.confusion_matrix)
+            caption = f"True and predicted classes on the {split} split"
+            figures[caption] = folder.confusion_matrix.name
+        if fit.validation is not None:
+            margins = {}
+            if linear is not None:
+                margins = {"linear model": linear.margins["validation"]}
+            caption = draw_coverage(*fit.validation, chosen, folder.coverage, margins)
+            figures[caption] = folder.coverage.name
     except UserError as error:
         logger.warning("no figures: %s", error)
         return {}
-
-
-def _draw_curve(folder: FinishedFolder, trainer: RnnTrainer) -> dict[str, str]:
-    state = trainer.state
-    if not state.global_step:
-        return {}
-    best = state.best_global_step if trainer.args.load_best_model_at_end else None
-    smoothing = trainer.args.label_smoothing_factor
-    caption = plot_learning_curve(state.log_history, folder.learning_curve, best, smoothing)
-    return {caption: folder.learning_curve.name}
-
-
-def _draw_scores(
-    folder: FinishedFolder, outcome: Outcome, chosen: Sequence[Thresholds]
-) -> dict[str, str]:
-    figures: dict[str, str] = {}
-    metrics = outcome.metrics
-    if metrics.streaming is not None:
-        caption = plot_streaming(metrics.streaming["by_share"], folder.streaming)
-        figures[caption] = folder.streaming.name
-    split = next(iter(metrics.splits), "validation")
-    matrix = metrics.splits.get(split, {}).get("confusion_matrix")
-    if matrix:
-        names = list(outcome.fit.trainer.model.config.id2label.values())
-        plot_confusion_matrix(matrix, names, folder.confusion_matrix)
-        caption = f"True and predicted classes on the {split} split"
-        figures[caption] = folder.confusion_matrix.name
-    if outcome.fit.validation is not None:
-        margins = {}
-        if outcome.linear is not None:
-            margins = {"linear model": outcome.linear.margins["validation"]}
-        caption = draw_coverage(*outcome.fit.validation, chosen, folder.coverage, margins)
-        figures[caption] = folder.coverage.name
     return figures
 
 
-def _data_facts(settings: Settings, teacher: Mapping[str, Any] | None) -> dict[str, Any]:
+def _describe_source(settings: Settings, teacher: Mapping[str, Any]) -> dict[str, Any]:
     """Return the name of the data, and the command that repeats the run if the data have a name.
 
     Words in capitals take the place of local paths; `fill_in` has their meaning.
@@ -412,10 +351,20 @@ def _data_facts(settings: Settings, teacher: Mapping[str, Any] | None) -> dict[s
     source = getattr(data, flag)
     if source is None:
         return {"dataset_name": "rows in memory"}
+    inputs = {
+        "DATA": (flag, source),
+        "TEACHER": ("teacher", teacher.get("name")),
+        "UNLABELED": ("unlabeled", (teacher.get("unlabeled") or {}).get("file")),
+        "VECTORS": ("vectors", data.vectors),
+        "START": ("model_name_or_path", data.model_name_or_path),
+        "TOKENIZER": ("tokenizer_name_or_path", data.tokenizer_name_or_path),
+    }
     verb = "distill" if teacher else "train"
     command = ["hf-rnn", verb, "--recipe", "MODEL/training_args.json"]
     fill_in = {"MODEL": "the folder of this card", "OUTPUT": "a new folder"}
-    for word, (name, value) in _list_inputs(settings, flag, teacher or {}).items():
+    for word, (name, value) in inputs.items():
+        if value is None:
+            continue
         is_local = os.path.exists(value) or name == "unlabeled"
         if is_local and find_built_in(value) is None:
             fill_in[word] = f"here {Path(os.path.abspath(value)).name}"
@@ -426,22 +375,6 @@ def _data_facts(settings: Settings, teacher: Mapping[str, Any] | None) -> dict[s
     if "DATA" in fill_in:
         return {"dataset_name": Path(os.path.abspath(source)).name, **facts}
     return {"dataset_name": source, "dataset_id": source, **facts}
-
-
-def _list_inputs(
-    settings: Settings, flag: str, teacher: Mapping[str, Any]
-) -> dict[str, tuple[str, Any]]:
-    """Return the flag and the value of each input of a run, by the word that takes its place."""
-    data = settings.data
-    inputs = {
-        "DATA": (flag, getattr(data, flag)),
-        "TEACHER": ("teacher", teacher.get("name")),
-        "UNLABELED": ("unlabeled", (teacher.get("unlabeled") or {}).get("file")),
-        "VECTORS": ("vectors", data.vectors),
-        "START": ("model_name_or_path", data.model_name_or_path),
-        "TOKENIZER": ("tokenizer_name_or_path", data.tokenizer_name_or_path),
-    }
-    return {word: entry for word, entry in inputs.items() if entry[1] is not None}
 
 
 def write_json(path: Path, content: object) -> None:

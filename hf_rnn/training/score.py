@@ -6,7 +6,6 @@ import dataclasses
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import datasets
@@ -19,8 +18,12 @@ from ..evaluation.calibration import calibrate
 from ..evaluation.scores import single_scores
 from ..inference.engines.open import choose_engine
 from ..inference.stream import measure_prefixes
+<<<<<<< HEAD
 from ..linear.baseline import LinearBaseline, linear_scores
 from ..tasks import compute_scores
+=======
+from ..tasks import Metrics, compute_scores
+>>>>>>> main
 from ..utils.errors import UserError
 from ..utils.process import only_errors
 from .prepare import Fit, Run, Tokens
@@ -36,30 +39,8 @@ _MAX_LOSS_RATIO = 100
 _HIGH_LOSS_RATIO = 3
 
 
-@dataclass(frozen=True)
-class Metrics:
-    """All that was measured of a model, the content of its `metrics.json`; None is left out."""
-
-    splits: dict[str, dict[str, Any]]  # scores of the task
-    training: dict[str, Any]  # numbers of the training
-    calibration: dict[str, Any] | None = None  # scores by split, before and after
-    streaming: dict[str, Any] | None = None  # scores by the share of a text that was read
-    typos: dict[str, Any] | None = None  # scores of mistyped rows
-    wide: dict[str, Any] | None = None  # the linear part
-    teacher: dict[str, Any] | None = None
-    data: dict[str, Any] | None = None  # names and counts of the training data
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the splits and the subjects by name."""
-        content = dict(self.splits)
-        for name, value in vars(self).items():
-            if name != "splits" and value is not None:
-                content[name] = value
-        return content
-
-
 def score(run: Run, tokens: Tokens, fit: Fit) -> tuple[Metrics, Fit]:
-    """Return the metrics of a fitted model after its calibration.
+    """Return the content of `metrics.json` for a fitted model, after its calibration.
 
     The fit then has the scores of the validation rows.
 
@@ -79,19 +60,20 @@ def score(run: Run, tokens: Tokens, fit: Fit) -> tuple[Metrics, Fit]:
     )
 
     shown = next(iter(splits), None)
-    metrics = Metrics(
-        {split: trainer.compute_metrics(output) for split, output in predictions.items()},
-        {
+    by_subject: Metrics = {
+        **{split: trainer.compute_metrics(output) for split, output in predictions.items()},
+        "training": {
             "rows": sum(run.report.label_counts["train"]),
             **fit.numbers,
             "parameters": trainer.model.num_parameters(),
         },
-        calibration=calibration,
-        streaming=measure_streaming(run, tokens, trainer, shown),
-        typos=measure_typos(run, tokens, trainer, shown),
-        wide=None if fit.wide is None else dataclasses.asdict(fit.wide),
-        teacher=run.extension.measure(run, config, predictions),
-    )
+        "calibration": calibration,
+        "streaming": measure_streaming(run, tokens, trainer, shown),
+        "typos": measure_typos(run, tokens, trainer, shown),
+        "wide": None if fit.wide is None else dataclasses.asdict(fit.wide),
+        "teacher": run.extension.measure(run, config, predictions),
+    }
+    metrics = {name: facts for name, facts in by_subject.items() if facts is not None}
     check_loss(metrics, chance_loss)
     if task.one_label and "validation" in predictions:
         output = predictions["validation"]
@@ -153,12 +135,12 @@ def check_loss(metrics: Metrics, chance_loss: float) -> None:
     Above 3 times, only warn. The validation loss decides; without validation rows, the training
     loss.
     """
-    if not math.isfinite(metrics.training["loss"]):
+    if not math.isfinite(metrics["training"]["loss"]):
         raise UserError(DIVERGED.format("the training loss is not finite"))
-    split = "validation" if "validation" in metrics.splits else "training"
-    loss = metrics.splits.get(split, metrics.training)["loss"]
-    if metrics.calibration is not None:  # calibration makes any loss small
-        loss = metrics.calibration["splits"]["validation"]["before"]["loss"]
+    split = "validation" if "validation" in metrics else "training"
+    loss = metrics[split]["loss"]
+    if "calibration" in metrics:  # it makes any loss small
+        loss = metrics["calibration"]["splits"]["validation"]["before"]["loss"]
     found = f"the {split} loss is {loss:.3g}, that of guessing {chance_loss:.2f}"
     if not loss <= _MAX_LOSS_RATIO * chance_loss:
         raise UserError(DIVERGED.format(found))

@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from sklearn.utils import Tags
 
-    from ..hub.card import CardFacts
     from ..settings.keywords import EstimatorKeywords
 
 EvalSet: TypeAlias = tuple[Sequence[str], npt.ArrayLike] | None  # texts and labels
@@ -150,8 +149,8 @@ class _RnnEstimator(BaseEstimator):
             settings.data.class_names = targets.names
             settings.data.label_separator = "\x1f"
             with contained(), only_errors() if extension.quiet else contextlib.nullcontext():
-                result = run_training(settings, extension, rows)
-            self._adopt(FinishedFolder(Path(folder)), result.card)
+                run_training(settings, extension, rows)
+            self._adopt(FinishedFolder(Path(folder)))
         return self
 
     def _list_settings(self) -> dict[str, Any]:
@@ -168,7 +167,7 @@ class _RnnEstimator(BaseEstimator):
             settings.setdefault("data_seed", int(seed))
         return settings
 
-    def _adopt(self, folder: FinishedFolder, card: CardFacts | None = None) -> None:
+    def _adopt(self, folder: FinishedFolder) -> None:
         """Load a finished folder; its files are kept in memory."""
         with library_bars_off():
             model, tokenizer = load_model(folder.root)
@@ -180,7 +179,6 @@ class _RnnEstimator(BaseEstimator):
         self.metrics_ = read_mapping(folder.metrics) if folder.metrics.is_file() else {}
         self._runner = FastRnn(model, tokenizer)
         self._files = files
-        self._card = card
 
     def _scores(self, X: Sequence[str]) -> np.ndarray:
         """Return the scores `(n, C)` in float64, in the order of the ids."""
@@ -194,8 +192,8 @@ class _RnnEstimator(BaseEstimator):
         Its files replace older ones; other files stay. The last part of its path becomes the
         model's name in the card.
         """
-        from ..hub.card import write_card
-        from .checkpoints import lock_folder, replace_model
+        from ..hub.card import amend_card
+        from .folder import lock_folder, replace_model
 
         check_is_fitted(self)
         target = FinishedFolder(Path(save_directory).expanduser())
@@ -204,8 +202,8 @@ class _RnnEstimator(BaseEstimator):
             for name, content in self._files.items():
                 (folder.root / name).parent.mkdir(parents=True, exist_ok=True)
                 (folder.root / name).write_bytes(content)
-            if self._card is not None:
-                write_card(folder, dataclasses.replace(self._card, name=target.root.resolve().name))
+            if "card" in self.metrics_:
+                amend_card(folder, name=target.root.resolve().name)
 
         with lock_folder(target.root):
             replace_model(target, write, "Make room there, or name another folder")

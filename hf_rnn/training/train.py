@@ -44,18 +44,17 @@ from ..tasks.causal_lm import sum_losses
 from ..tokenizers.word_level import count_ids
 from ..utils.errors import UserError, reason_of
 from ..utils.process import library_bars_off, one_at_a_time, only_errors
-from .checkpoints import (
+from .few_rows import WITHOUT_EFFECT, fit_few_rows
+from .folder import (
     REJECTED_ROWS,
     TrainingStopped,
     check_apart,
     check_unchanged,
+    fingerprint_run,
     open_output,
-    read_record,
     remove_checkpoints,
     replace_model,
-    take_fingerprint,
 )
-from .few_rows import WITHOUT_EFFECT, fit_few_rows
 from .prepare import (
     Extension,
     Fit,
@@ -67,7 +66,6 @@ from .prepare import (
     prepare_run,
 )
 from .save import (
-    Outcome,
     TrainingResult,
     describe_data,
     round_weights,
@@ -83,6 +81,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_ENDLESS = 1e6  # epochs of a run that ends by the clock
 _USUAL_LENGTH = 40  # tokens of a text that row_budget counts once
 _SAMPLE = 1000  # training texts that are measured
 _LEAST_EPOCHS = 2  # that row_budget gives many rows; one if their texts are long
@@ -214,10 +213,14 @@ def train_on(
     round_weights(model, settings.training.weights_dtype)
     metrics, fit = score(run, tokens, fit)
     learned_held_out = learn_held_out(run, tokens, fit)
-    linear = compare(run, tokens, metrics.typos)
-    data = describe_data(run, learned_held_out=learned_held_out)
-    metrics = dataclasses.replace(metrics, data=data)
-    return save(run, tokens, Outcome(fit, metrics, linear))
+    linear = compare(run, tokens, metrics.get("typos"))
+    metrics["data"] = describe_data(run, learned_held_out=learned_held_out)
+    if run.is_main:
+        replace_model(run.folder, lambda new: write_folder(new, run, tokens, fit, metrics, linear))
+        remove_checkpoints(run.folder)
+        logger.info("the finished model is in %s", run.folder.root)
+        warn_if_linear_wins(run, metrics, linear)
+    return TrainingResult(run.folder.root, metrics)
 
 
 # ---- model ----
@@ -275,10 +278,9 @@ def fit_model(run: Run, tokens: Tokens, model: PreTrainedModel, checkpoint: Path
     trainer = make_trainer(run, tokens, model, run.extension.quiet)
     if checkpoint is None and run.extension.loss is None and run.has_few_rows():
         return fit_contrast(run, tokens, trainer)
-    trainer.args.num_train_epochs = choose_epochs(run, trainer, checkpoint)
-    trainer.made_from = take_fingerprint(
-        tokens.examples, tokens.tokenizer, model, trainer.args, **tokens.decisive
-    )
+    trainer.args.num_train_epochs = choose_epochs(run, trainer)
+    made_from = fingerprint_run(tokens.examples, model.config, trainer.args)
+    trainer.record.made_from = {**made_from, **tokens.decisive}
     return Fit(trainer, take_steps(trainer, checkpoint))
 
 
@@ -395,16 +397,11 @@ def find_window(run: Run, rows: datasets.Dataset, model: PreTrainedModel) -> int
     return 0
 
 
-def choose_epochs(run: Run, trainer: RnnTrainer, checkpoint: Path | None) -> float:
-    """Return the epochs of a run: those of its settings, of `row_budget`, or of `max_minutes`.
-
-    A resumed run keeps the number that `max_minutes` gave.
-    """
+def choose_epochs(run: Run, trainer: RnnTrainer) -> float:
+    """Return the epochs of a run: those of its settings, or of `row_budget`."""
     training = run.settings.training
     if training.max_minutes is not None:
-        if checkpoint is not None:
-            return read_record(checkpoint)["made_from"]["settings"]["num_train_epochs"]
-        return trainer.count_epochs(training.max_minutes)
+        return _ENDLESS
     if training.max_steps > 0 or training.row_budget is None:
         return training.num_train_epochs
     rows = trainer.train_dataset
@@ -441,11 +438,12 @@ def _measure_texts(run: Run, rows: datasets.Dataset, model: PreTrainedModel) -> 
 def take_steps(trainer: RnnTrainer, checkpoint: Path | None) -> dict[str, Any]:
     """Train, from a checkpoint if one is given.
 
-    Return `epochs`, `steps`, `seconds` and `loss` of the training, with those before a resume.
+    Return `epochs`, `steps`, `seconds` and `loss` of the training; after a resume the loss is the
+    mean of those that were logged.
     Raises a [`UserError`] for weights that are not finite, and [`TrainingStopped`] after a signal.
     """
     if checkpoint is not None:
-        check_unchanged(checkpoint, trainer.made_from or {})
+        check_unchanged(checkpoint, trainer.record.made_from)
         logger.info("resuming from %s", checkpoint)
     with trainer.stop_request as request:
         outcome = trainer.train(None if checkpoint is None else str(checkpoint))
@@ -454,14 +452,19 @@ def take_steps(trainer: RnnTrainer, checkpoint: Path | None) -> dict[str, Any]:
     for name, weight in trainer.model.named_parameters():
         if not weight.isfinite().all():
             raise UserError(DIVERGED.format(f"{name} has NaN or infinite values"))
+    loss = outcome.metrics["train_loss"]
+    logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    if checkpoint is not None and logged:
+        loss = statistics.mean(logged)
     numbers = {
         "epochs": trainer.state.epoch,
         "steps": outcome.global_step,
-        "seconds": round(trainer.seconds_before + outcome.metrics["train_runtime"], 1),
-        "loss": outcome.metrics["train_loss"],
+        "seconds": round(trainer.record.measure(), 1),
+        "loss": loss,
     }
     if trainer.args.max_minutes is not None:
         numbers["max_minutes"] = trainer.args.max_minutes
+        trainer.args.num_train_epochs = trainer.state.epoch
     return numbers
 
 
@@ -516,18 +519,6 @@ def join_held_out(run: Run, tokens: Tokens) -> tuple[Run, Tokens]:
         dataclasses.replace(run, texts=datasets.DatasetDict(train=all_texts)),
         dataclasses.replace(tokens, examples=datasets.DatasetDict(train=examples)),
     )
-
-
-def save(run: Run, tokens: Tokens, outcome: Outcome) -> TrainingResult:
-    """Write the finished folder, and remove the checkpoints."""
-    metrics = outcome.metrics.as_json()
-    if not run.is_main:
-        return TrainingResult(run.folder.root, metrics)
-    card = replace_model(run.folder, lambda new: write_folder(new, run, tokens, outcome))
-    remove_checkpoints(run.folder)
-    logger.info("the finished model is in %s", run.folder.root)
-    warn_if_linear_wins(run, outcome)
-    return TrainingResult(run.folder.root, metrics, card)
 
 
 # ---- checks ----

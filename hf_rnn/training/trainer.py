@@ -7,19 +7,16 @@ Private methods of [`~transformers.Trainer`] that are overridden here:
 | `_get_train_sampler`, `_run_epoch` | give a resumed epoch its rows and order, no step after it |
 | `_get_eval_sampler` | evaluate rows in the order of the data |
 | `_get_num_items_in_batch` | count rows that have no label but a loss |
-| `_save_checkpoint` | rename a checkpoint when it is whole, before older ones are removed |
+| `_save_checkpoint` | say what a full disk means |
 """
 
 from __future__ import annotations
 
 import contextlib
-import copy
-import json
 import logging
-import shutil
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,39 +28,31 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 from tqdm.auto import tqdm
-from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainerCallback, set_seed
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedModel,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 from transformers import trainer as transformers_trainer
-from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_callback import (
     PrinterCallback,
     ProgressCallback,
     TrainerControl,
     TrainerState,
 )
-from transformers.trainer_utils import (
-    IntervalStrategy,
-    PredictionOutput,
-    TrainOutput,
-    get_last_checkpoint,
-    rotate_checkpoints,
-)
+from transformers.trainer_utils import PredictionOutput
 
 from ..evaluation.scores import single_scores
 from ..models.modeling_rnn import PREFIX_WEIGHT
 from ..settings.training_arguments import RnnTrainingArguments
 from ..utils.errors import ModelError, SettingError, is_write_error, reason_of
-from .checkpoints import (
-    RECORD,
-    WRITING,
-    StopRequest,
-    TrainingStopped,
-    list_checkpoints,
-    read_record,
-)
+from .folder import RunRecord, StopRequest, TrainingStopped, list_checkpoints
 
 logger = logging.getLogger(__name__)
 
-_TRIAL_BATCHES = (8, 40)  # timed for max_minutes
+_TICKS = 1000  # parts of max_minutes, in place of the steps of a schedule
 _MOST_TOKENS = 4096  # per forward and backward pass, padding included
 # that share a sort by length: 2 % of the tokens of tweets are padding, 7 % for 25
 _SORTED_BATCHES = 100
@@ -130,8 +119,7 @@ class RnnTrainer(Trainer):
     # called when the first step can start: all settings were accepted
     on_begin: Callable[[], Any] | None = None
     redraw: Callable[[int], datasets.Dataset] | None = None  # returns the training rows of an epoch
-    seconds_before = 0.0  # training time before a resume; the Trainer's own times start there
-    _began = 0.0  # when the first step of this call could start
+    ticks = 0  # parts of max_minutes that are over
     _sampler: EpochSampler | None = None
     _class_weights: torch.Tensor | None = None
 
@@ -149,10 +137,8 @@ class RnnTrainer(Trainer):
         self.loss = loss
         self.loss_columns = loss_columns
         self.answer = answer
-        self.made_from = made_from
         self.quiet = quiet
         self.stop_request = StopRequest()
-        self._progress: dict[str, Any] = {}  # losses and seconds before a resume
         self._extra: dict[str, torch.Tensor] = {}  # `loss_columns` of the current batch
         self._set_loss()
         had_bars = self.pop_callback(transformers_trainer.DEFAULT_PROGRESS_CALLBACK)
@@ -162,6 +148,7 @@ class RnnTrainer(Trainer):
         patience = getattr(self.args, "early_stopping_patience", None)
         if patience:
             self.add_callback(EarlyStoppingCallback(patience))
+        self.add_callback(RunRecord(dict(made_from or {})))
         self.add_callback(SavePoints(self))  # after those that request a save
 
     # ---- loss and steps ----
@@ -351,112 +338,50 @@ class RnnTrainer(Trainer):
         )
         return metrics
 
-    # ---- time ----
+    # ---- time and checkpoints ----
 
-    def count_epochs(self, minutes: float) -> float:
-        """Return the epochs that take these minutes with evaluations, by a few batches' time."""
-        args = self.args
-        rows_per_step = args.train_batch_size * args.world_size
-        seconds = _extrapolate(self._time_steps, self.train_dataset, rows_per_step, args.seed)
-        if self.eval_dataset is not None and args.eval_strategy != "no":
-            rows_per_batch = args.eval_batch_size
-            seconds += _extrapolate(
-                self._time_answers, self.eval_dataset, rows_per_batch, args.seed
-            )
-        seconds = float(self.accelerator.gather(torch.tensor([seconds], device=args.device)).max())
-        epochs = 60 * minutes / seconds
-        epochs = float(int(epochs)) if epochs >= 10 else max(round(epochs, 2), 0.01)
-        logger.info(
-            "max_minutes %g: num_train_epochs is %.3g, of about %.1f seconds each",
-            minutes,
-            epochs,
-            seconds,
-        )
-        set_seed(args.seed)
-        return epochs
+    @property
+    def record(self) -> RunRecord:
+        """The record of the run, which a resume restores."""
+        records = [
+            callback
+            for callback in self.callback_handler.callbacks
+            if isinstance(callback, RunRecord)
+        ]
+        return records[0]
 
-    def _time_steps(self, rows: datasets.Dataset) -> float:
-        """Return the seconds of an epoch of some rows, with a copy of the model."""
-        args = copy.copy(self.args)
-        args.num_train_epochs = 1.0
-        args.report_to = []
-        args.load_best_model_at_end = False
-        args.early_stopping_patience = None
-        for name in ("eval_strategy", "save_strategy", "logging_strategy"):
-            setattr(args, name, IntervalStrategy.NO)
-        trial = RnnTrainer(
-            copy.deepcopy(self.model),
-            args,
-            train_dataset=rows,
-            quiet=True,
-            processing_class=self.processing_class,
-            data_collator=self.data_collator,
-            loss=self.loss,
-            loss_columns=self.loss_columns,
-        )
-        return trial.train().metrics["train_runtime"]
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """Create the Trainer's schedule; with `max_minutes` the clock counts in place of steps."""
+        if self.args.max_minutes is None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        schedule = super().create_scheduler(_TICKS, optimizer)
+        if isinstance(schedule, torch.optim.lr_scheduler.LambdaLR):
+            schedule.lr_lambdas = [partial(self._rate_now, rate) for rate in schedule.lr_lambdas]
+        return schedule
 
-    def _time_answers(self, rows: datasets.Dataset) -> float:
-        """Return the seconds of an evaluation of some rows."""
-        start = time.monotonic()
-        self.predict(rows)
-        return time.monotonic() - start
+    def _rate_now(self, rate: Callable[[int], float], step: int) -> float:
+        return rate(self.ticks)
 
-    # ---- checkpoints ----
-
-    def train(
-        self, resume_from_checkpoint: str | bool | None = None, *args: object, **kwargs: object
-    ) -> TrainOutput:
-        """Train like the Trainer; the loss of the result covers the steps before a resume too."""
-        checkpoint = resume_from_checkpoint
-        if checkpoint is True:
-            checkpoint = get_last_checkpoint(self.args.output_dir)
-        self._progress = read_record(Path(checkpoint))["progress"] if checkpoint else {}
-        return super().train(checkpoint, *args, **kwargs)
-
-    def begin(self) -> None:
-        """Restore what the Trainer does not: losses, times, the path of the best checkpoint."""
-        if self.on_begin is not None:
-            self.on_begin()
-        self._began = time.monotonic()
-        best = Path(str(self.args.output_dir), f"checkpoint-{self.state.best_global_step or 0}")
-        if best.is_dir():  # the output folder may have been moved
-            self.state.best_model_checkpoint = str(best)
-        if self._progress:
-            self.seconds_before = self._progress["seconds"]
-            losses = self._progress["losses"]
-            unlogged, self._total_loss_scalar, self._globalstep_last_logged = losses
-            self._tr_loss += unlogged
-            self._initial_global_step = 0  # the mean loss is that of all steps
+    def agree(self, number: float) -> int:
+        """Return the largest number of all processes, which must call this together."""
+        if self.accelerator.num_processes > 1:
+            numbers = torch.tensor([int(number)], device=self.args.device)
+            number = self.accelerator.gather(numbers).max().item()
+        return int(number)
 
     def asked_to_stop(self) -> bool:
         """Return whether any process was asked to stop; all processes must call this together."""
-        number = self.stop_request.number
-        if self.accelerator.num_processes > 1:
-            noted = torch.tensor([number], device=self.args.device)
-            number = int(self.accelerator.gather(noted).max())
-            if number:  # 0 would erase a signal that came meanwhile
-                self.stop_request.number = number
-        return number > 0
+        # 0 would erase a signal that came meanwhile
+        self.stop_request.number = self.agree(self.stop_request.number) or self.stop_request.number
+        return self.stop_request.number > 0
 
     def _save_checkpoint(self, model: nn.Module, trial: object = None) -> None:
-        """Save like the Trainer, in another folder; rename it when it is whole; stop if asked."""
-        args = self.args
-        folder = Path(str(args.output_dir))
-        written = folder / WRITING / f"checkpoint-{self.state.global_step}"
-        seconds = self.seconds_before + time.monotonic() - self._began
-        unlogged = self.accelerator.gather(self._tr_loss.detach().reshape(1)).mean().item()
-        losses = [unlogged, self._total_loss_scalar, self._globalstep_last_logged]
-        args.output_dir = str(written.parent)
+        """Save like the Trainer; a full disk is a [`ModelError`]."""
+        folder = Path(str(self.args.output_dir))
         try:
             super()._save_checkpoint(model, trial)
-            self.accelerator.wait_for_everyone()
-            if self.state.best_global_step:
-                best = folder / f"checkpoint-{self.state.best_global_step}"
-                self.state.best_model_checkpoint = str(best)
-            if args.should_save:
-                self._finish_checkpoint(written, {"seconds": seconds, "losses": losses})
-                written.rename(folder / written.name)
         except Exception as error:
             # torch raises RuntimeError
             if not is_write_error(error) and not isinstance(error, RuntimeError):
@@ -464,24 +389,9 @@ class RnnTrainer(Trainer):
             advice = "Make room there, then repeat the command"
             if list_checkpoints(folder):
                 advice += " with --resume: earlier checkpoints are intact"
+            place = folder / f"checkpoint-{self.state.global_step}"
             reason = reason_of(error)
-            raise ModelError(f"{written} could not be written: {reason:.300}. {advice}") from error
-        finally:
-            args.output_dir = str(folder)
-            if args.should_save:
-                shutil.rmtree(written.parent, ignore_errors=True)
-        if args.should_save:
-            rotate_checkpoints(str(folder), args.save_total_limit, self.state.best_model_checkpoint)
-        if self.asked_to_stop():  # in all processes or none, or the others would wait
-            raise TrainingStopped(self.stop_request.number, folder / written.name)
-
-    def _finish_checkpoint(self, folder: Path, progress: Mapping[str, Any]) -> None:
-        """Add what resumes a run exactly, with the renamed path of the best checkpoint."""
-        self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
-        # an unused pickle with local paths
-        (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
-        record = {"made_from": self.made_from, "progress": progress}
-        (folder / RECORD).write_text(json.dumps(record), encoding="utf-8")
+            raise ModelError(f"{place} could not be written: {reason:.300}. {advice}") from error
 
     # ---- progress ----
 
@@ -493,26 +403,29 @@ class RnnTrainer(Trainer):
             return
         # a closed terminal or a full disk must not end the training
         with contextlib.suppress(OSError):
-            tqdm.write(_describe_progress(self.args, self.state, logs), file=sys.stderr)
+            tqdm.write(self._describe_progress(logs), file=sys.stderr)
 
+    def _describe_progress(self, logs: Mapping[str, float]) -> str:
+        """Return a line with the place in the training, its newest loss and scores."""
+        args = self.args
+        state = self.state
+        parts = [f"epoch {round(state.epoch or 0, 2):g}"]
+        if args.max_minutes is not None:
+            parts.append(f"minute {self.record.measure() / 60:.3g}/{args.max_minutes:g}")
+        elif args.max_steps > 0:
+            parts = [f"step {state.global_step}/{state.max_steps}"]
+        else:
+            parts[0] += f"/{state.num_train_epochs}"
+        losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
+        parts += [f"loss {loss:.3f}" for loss in losses[-1:]]
 
-def _describe_progress(
-    args: RnnTrainingArguments, state: TrainerState, logs: Mapping[str, float]
-) -> str:
-    """Return a line with the place in the training, its newest loss and scores."""
-    parts = [f"epoch {round(state.epoch or 0, 2):g}/{state.num_train_epochs}"]
-    if args.max_steps > 0:
-        parts = [f"step {state.global_step}/{state.max_steps}"]
-    losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
-    parts += [f"loss {loss:.3f}" for loss in losses[-1:]]
-
-    names = [name.removeprefix("eval_") for name in logs if name.startswith("eval_")]
-    for name in sorted(names, key=lambda name: (name != "accuracy", name != "loss")):
-        score = logs[f"eval_{name}"]
-        if isinstance(score, float) and not name.endswith(("runtime", "per_second")):
-            split = "validation " if name in ("accuracy", "loss") else ""
-            parts.append(f"{split}{name.replace('_', ' ')} {score:.3f}")
-    return "  ".join(parts)
+        names = [name.removeprefix("eval_") for name in logs if name.startswith("eval_")]
+        for name in sorted(names, key=lambda name: (name != "accuracy", name != "loss")):
+            score = logs[f"eval_{name}"]
+            if isinstance(score, float) and not name.endswith(("runtime", "per_second")):
+                split = "validation " if name in ("accuracy", "loss") else ""
+                parts.append(f"{split}{name.replace('_', ' ')} {score:.3f}")
+        return "  ".join(parts)
 
 
 def _set_rate(
@@ -528,31 +441,11 @@ def _set_rate(
             optimizer.add_param_group({**group, "params": selected, "lr": rate})
 
 
-def _extrapolate(
-    time_rows: Callable[[datasets.Dataset], float],
-    rows: datasets.Dataset,
-    batch_size: int,
-    seed: int,
-) -> float:
-    """Return the seconds for all rows, by two numbers of batches: each call also has a start."""
-    rows = rows.shuffle(seed=seed)
-
-    def time_first(count: int) -> float:
-        sample = rows.select(range(count))
-        return min(time_rows(sample), time_rows(sample))
-
-    low, high = (min(len(rows), batches * batch_size) for batches in _TRIAL_BATCHES)
-    few = time_first(low)
-    if low == high:
-        return few
-    many = time_first(high)
-    return max((many - few) / (high - low), many / high / 10) * len(rows)
-
-
 class SavePoints(TrainerCallback):
-    """Save when a stop was requested, but not between an epoch's last step and its evaluation.
+    """Begin a run, save when a stop was requested, and stop after a save or at the time limit.
 
-    A checkpoint between them would miss the log line and the evaluation of that epoch.
+    It does not save between an epoch's last step and its evaluation: a checkpoint there would miss
+    the log line and the evaluation of that epoch.
     """
 
     def __init__(self, trainer: RnnTrainer) -> None:
@@ -560,17 +453,27 @@ class SavePoints(TrainerCallback):
         self._postponed = False
 
     def on_train_begin(
-        self, args: object, state: TrainerState, control: TrainerControl, **kwargs: object
+        self, args: TrainingArguments, state: TrainerState, control: object, **kwargs: object
     ) -> None:
-        """Let the Trainer restore its progress, with all states loaded."""
-        self._trainer.begin()
+        """Begin, and find the best checkpoint: the output folder may have been moved."""
+        if self._trainer.on_begin is not None:
+            self._trainer.on_begin()
+        best = Path(str(args.output_dir), f"checkpoint-{state.best_global_step or 0}")
+        if best.is_dir():
+            state.best_model_checkpoint = str(best)
 
     def on_step_end(
         self, args: object, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
-        """Save if asked to stop; postpone every save at the end of an epoch."""
-        save = self._trainer.asked_to_stop() or control.should_save
+        """Save if asked to stop, and end at the time limit; postpone saves at an epoch's end."""
+        trainer = self._trainer
+        save = trainer.asked_to_stop() or control.should_save
+        if trainer.args.max_minutes is not None:
+            share = trainer.record.measure() / 60 / trainer.args.max_minutes
+            trainer.ticks = trainer.agree(_TICKS * share)
+            control.should_training_stop |= trainer.ticks >= _TICKS
         ends = float(state.epoch or 0).is_integer() or state.global_step >= state.max_steps
+        ends |= control.should_training_stop
         control.should_save = save and not ends
         self._postponed = save and ends
 
@@ -580,6 +483,14 @@ class SavePoints(TrainerCallback):
         """Do a postponed save."""
         control.should_save = control.should_save or self._postponed
         self._postponed = False
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: object, **kwargs: object
+    ) -> None:
+        """Stop if asked to: in all processes or none, or the others would wait."""
+        if self._trainer.asked_to_stop():
+            checkpoint = Path(str(args.output_dir), f"checkpoint-{state.global_step}")
+            raise TrainingStopped(self._trainer.stop_request.number, checkpoint)
 
 
 class ProgressBars(ProgressCallback):

@@ -277,6 +277,29 @@ def test_a_terminal_gets_an_answer_per_line_until_ctrl_c(folder):
         assert (process.stdout.read(), process.stderr.read()) == (b"", b"")
 
 
+@pytest.mark.parametrize("name", ["rows.txt", "rows.csv"])
+def test_a_slow_reader_gets_all_answers_in_pieces_and_a_closed_pipe_ends_quietly(
+    folder, tmp_path, name
+):
+    rows = 3000
+    lines = ["text"] * name.endswith("csv") + ["miro sand"] * rows
+    (tmp_path / name).write_text("\n".join(lines) + "\n")
+    command = [sys.executable, "-m", "hf_rnn", "predict", folder, "--input", str(tmp_path / name)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": ENVIRONMENT}
+    with subprocess.Popen(command, bufsize=0, **pipes) as process:
+        content = b""
+        while chunk := process.stdout.read(1 << 12):  # less than a pipe holds
+            content += chunk
+        assert process.wait(timeout=60) == 0
+    assert content.count(b"good") == rows and content.endswith(b"\n")
+
+    with subprocess.Popen(command, bufsize=0, **pipes) as process:
+        process.stdout.read(10)
+        process.stdout.close()
+        assert process.wait(timeout=60) == 141
+        assert b"Traceback" not in process.stderr.read()
+
+
 # ---- mistakes of the first hour: each message names what to type next ----
 
 
@@ -362,7 +385,7 @@ def test_a_split_that_is_missing_is_named_with_another(command, room, folder):
 
 def test_the_summary_has_two_lines_with_simpler_models(trained):
     first, second = trained.summarize().splitlines()
-    (linear,) = trained.card.baselines.values()
+    (linear,) = trained.metrics["card"]["baselines"].values()
     expected = [
         scores[name]
         for scores in (trained.metrics["test"], linear["test"])

@@ -498,6 +498,15 @@ def test_a_label_that_train_lacks_is_rejected_in_other_splits(tmp_path, label, n
     assert (caught.value.path, caught.value.line) == (dev, 2)
 
 
+def test_other_labels_than_classes_name_their_task(tmp_path):
+    numbers = [("a text", str(number / 7)) for number in range(100)]
+    with pytest.raises(UserError, match="--task regression"):
+        load_tsv({"train": numbers})
+    lists = [{"text": "a text", "label": ["one", "two"]}, {"text": "another", "label": ["two"]}]
+    with pytest.raises(UserError, match="--task multi-label"):
+        load_tsv({"train": lists})
+
+
 def test_swapped_columns_are_reported(tmp_path):
     content = b"".join(b"x\ttext %d\n" % number for number in range(60))
     with pytest.raises(UserError, match="swapped"):

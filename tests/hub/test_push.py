@@ -1,6 +1,5 @@
 """Push to a Hub with the real client, against a small server on loopback."""
 
-import dataclasses
 import json
 import pathlib
 import shutil
@@ -11,7 +10,7 @@ from finished_folder import TEXTS, write_finished_folder
 from huggingface_hub import constants
 
 from hf_rnn import FastRnn, train
-from hf_rnn.hub.card import read_facts, write_card
+from hf_rnn.hub.card import write_card
 from hf_rnn.hub.model_folder import MODELLING_FILES, FinishedFolder, load_model
 from hf_rnn.hub.push import push
 from hf_rnn.utils.errors import UserError
@@ -24,10 +23,10 @@ FILES = {
     "README.md",
     "metrics.json",
 }
-FILES |= {"training_args.json", "learning_curve.png", "card_facts.json", *MODELLING_FILES}
+FILES |= {"training_args.json", "learning_curve.png", *MODELLING_FILES}
 # these belong to other heads
 FILES -= {"causal_lm_rnn.py", "crf_rnn.py", "token_classification_rnn.py"}
-CARD = {"README.md", "card_facts.json"}
+CARD = {"README.md", "metrics.json"}
 TOKEN = "hf_AbCdEfGhIjKlMnOpQrStUvWxYz01234567"
 
 
@@ -96,7 +95,7 @@ def test_the_card_names_the_repo_unless_it_was_edited(hub, folder):
     push(folder, "me/films")
     card, mine = stored(hub)["README.md"].decode(), path.read_text(encoding="utf-8")
     assert 'model="me/films"' in card and 'model="films"' not in card and 'model="films"' in mine
-    assert json.loads(stored(hub)["card_facts.json"])["repo_id"] == "me/films"
+    assert json.loads(stored(hub)["metrics.json"])["card"]["repo_id"] == "me/films"
     path.write_text(f"{mine}\nMy own words.\n", encoding="utf-8")
     push(folder, "me/films")
     assert stored(hub)["README.md"] == path.read_bytes()
@@ -164,10 +163,9 @@ def test_private_content_stops_the_push(hub, folder, name, content, message):
 
 def test_texts_of_the_card_are_sent_only_if_asked_for(hub, folder):
     finished = FinishedFolder(folder)
-    write_card(
-        finished,
-        dataclasses.replace(read_facts(finished), examples={"bad": ["so dull a film", "bad"]}),
-    )
+    metrics = json.loads(finished.metrics.read_text())
+    metrics["card"]["examples"] = {"bad": ["so dull a film", "bad"]}
+    write_card(finished, metrics)
     push(folder, "me/films")
     assert not any(b"so dull a film" in content for content in stored(hub).values())
     finished.card.write_text(finished.card.read_text() + "\nMy own words.\n")
@@ -250,9 +248,9 @@ def test_a_run_pushes_the_same_files_as_the_command(hub, texts_dir, tmp_path, co
     assert by_run.keys() == by_command.keys() and "model.safetensors" in by_run
     assert {name for name in by_run if by_run[name] != by_command[name]} == {
         "README.md",
-        "card_facts.json",
+        "metrics.json",
     }
-    assert json.loads(by_run["card_facts.json"])["repo_id"] == "me/films"
+    assert json.loads(by_run["metrics.json"])["card"]["repo_id"] == "me/films"
     assert (
         hub.repos["me/films"].private and "model.safetensors" not in hub.repos["me/films"].files()
     )

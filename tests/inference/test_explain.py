@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 import tiny_ngrams
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from hf_rnn import FastRnn, RnnConfig, RnnForSequenceClassification
 from hf_rnn.cli.main import main
+from hf_rnn.inference.explain import explain_spans
 from hf_rnn.linear.ngrams import NgramTable
 from hf_rnn.tokenizers.word_level import save_tokenizer, train_tokenizer
 from hf_rnn.utils.errors import UserError
@@ -125,3 +128,60 @@ def test_what_cannot_be_explained(folder, tmp_path, capsys):
     model.config.sep_token_id = 1
     with pytest.raises(UserError, match="pairs"):
         model.explain(TEXT)
+
+
+# ---- words on their characters ----
+
+TWEET_WORDS = (
+    "the box of dry sand miro selk <user> <url> <number> soo don't ! # & \U0001f60a \u2764"
+)
+
+
+def make(normalizer):
+    tokenizer = train_tokenizer([TWEET_WORDS], 1, normalizer=normalizer, model_max_length=512)
+    torch.manual_seed(0)
+    sizes = {"vocab_size": len(tokenizer), "embedding_size": 8, "hidden_size": 6}
+    model = RnnForSequenceClassification(RnnConfig(**sizes, num_labels=3)).eval()
+    tiny_ngrams.attach(model)
+    return FastRnn(model, tokenizer)
+
+
+MODELS = {name: make(name) for name in ("none", "tweet", "cased")}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("(@me), sand", ["(", "@me", ")", ",", "sand"]),
+        ("soooooo dry!!!!", ["soooooo", "dry", "!!!!"]),
+        ("box&amp;sand", ["box", "&amp;", "sand"]),
+        ("e\u0301gal (of", ["e\u0301gal", "(", "of"]),
+    ],
+)
+def test_words_are_shown_as_they_were_written(text, words):
+    parts = explain_spans(MODELS["tweet"], text).parts()
+    assert [part for part, number in parts if number is not None] == words
+
+
+HOSTILE = ["<script>alert(1)</script>", "{{value}}", '" onmouseover="x', "\u202e", "\r", "\0"]
+TEXTS = st.lists(
+    st.text(max_size=8)
+    | st.sampled_from(
+        [*TWEET_WORDS.split(), "@me", "http://t.co/x", "sooooo", "&amp;", " ", *HOSTILE]
+    ),
+    max_size=12,
+).map("".join)
+
+
+@given(text=TEXTS, name=st.sampled_from([*MODELS]))
+def test_any_text_is_shown_whole_and_its_parts_add_up(text, name):
+    explanation = explain_spans(MODELS[name], text)
+    parts = list(explanation.parts())
+    assert "".join(part for part, _ in parts) == text
+    numbers = [number for _, number in parts if number is not None]
+    assert sum(numbers) == pytest.approx(sum(share[2] for share in explanation.shares), abs=1e-4)
+
+
+def test_a_text_that_is_not_valid_is_refused():
+    with pytest.raises(UserError, match="not UTF-8 at character 2"):
+        explain_spans(MODELS["none"], "a \ud800")

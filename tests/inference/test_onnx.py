@@ -287,7 +287,7 @@ def test_the_verb_prints_the_result_and_the_card_lists_the_file(command, folder)
     )
     assert 0 < result["max_difference"] < 1e-4
     assert len(err.splitlines()) == 1 and "over 40 texts" in err, "no lines of other libraries"
-    assert read_facts(FinishedFolder(folder)).onnx["onnx/model.onnx"] == result
+    assert read_facts(FinishedFolder(folder))["onnx"]["onnx/model.onnx"] == result
     assert (
         f"- `onnx/model.onnx` for ONNX Runtime: {result['bytes']:,} bytes"
         in (folder / "README.md").read_text()

@@ -163,9 +163,9 @@ def test_the_page_answers_as_one_types_and_asks_nobody(copy, browser):
     config = json.loads((copy / "config.json").read_text())
     config["id2label"] = {number: name + HOSTILE for number, name in config["id2label"].items()}
     (copy / "config.json").write_text(json.dumps(config | {"label2id": None}))
-    facts = json.loads((copy / "card_facts.json").read_text())
-    facts["examples"] = {"good": [f"so good {HOSTILE}"]}  # a text of the card
-    (copy / "card_facts.json").write_text(json.dumps(facts))
+    metrics = json.loads((copy / "metrics.json").read_text())
+    metrics["card"]["examples"] = {"good": [f"so good {HOSTILE}"]}  # a text of the card
+    (copy / "metrics.json").write_text(json.dumps(metrics))
     rows = Decisions(0, 0.0, None)
     chosen = [
         Thresholds(target, {f"good{HOSTILE}": target / 2}, rows, rows) for target in (0.9, 0.95)

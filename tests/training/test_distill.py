@@ -268,7 +268,7 @@ def test_a_run_leaves_a_finished_folder(distilled, teacher, texts_dir, unlabeled
     assert metrics["training"]["steps"] == 2 * -(-sum(counts.values()) // 16)
     card = folder.card.read_text()
     assert "tiny-bert" in card and "hf-rnn distill" in card and f"{counts['copies']} " in card
-    for path in (folder.card, folder.metrics, folder.training_args, folder.card_facts):
+    for path in (folder.card, folder.metrics, folder.training_args):
         assert (
             str(teacher.parent) not in path.read_text()
             and str(unlabeled.parent) not in path.read_text()

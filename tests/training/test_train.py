@@ -1,6 +1,7 @@
 """Training from data to a finished folder: contents, an earlier model, resuming, mistakes."""
 
 import contextlib
+import itertools
 import json
 import math
 import pydoc
@@ -18,8 +19,9 @@ from transformers import pipeline
 from hf_rnn.cli.train import FLAGS
 from hf_rnn.data.splits import hash_texts, hold_out
 from hf_rnn.hub.model_folder import FinishedFolder
-from hf_rnn.training.score import Metrics, check_loss
+from hf_rnn.training.score import check_loss
 from hf_rnn.training.train import train
+from hf_rnn.training.trainer import RnnTrainer
 from hf_rnn.utils.errors import UserError
 
 
@@ -135,13 +137,10 @@ def test_the_record_of_the_data(short, texts_dir, tmp_path, trained):
     )
 
 
-def test_minutes_become_epochs_before_the_training(tiny_settings, tmp_path, caplog, monkeypatch):
-    """A pass over train or validation takes 0.4 seconds, so 3 seconds are 3.75 epochs."""
-    caplog.set_level("INFO", "hf_rnn")
-    monkeypatch.setattr(
-        "hf_rnn.training.trainer._extrapolate",
-        lambda time, rows, *_: 0.4 * (time(rows.select(range(16))) > 0),
-    )
+def test_a_training_ends_by_the_clock_and_so_does_its_learning_rate(
+    tiny_settings, tmp_path, monkeypatch
+):
+    """A step takes 0.05 seconds and its epoch 15 steps, so 3 seconds are four epochs."""
     settings = {
         **tiny_settings,
         "lr_scheduler_type": "linear",
@@ -149,16 +148,24 @@ def test_minutes_become_epochs_before_the_training(tiny_settings, tmp_path, capl
         "early_stopping_patience": 0,
     }
     del settings["num_train_epochs"]
-    result = train(**settings, max_minutes=0.05, output_dir=str(tmp_path / "out"))
-    training = result.metrics["training"]
-    assert (
-        f"{training['epochs']:.3g} epochs in" in result.summarize()
-        and "of 0.05 minutes" in result.summarize()
+    clock = itertools.count(0, 0.05)  # seconds; every step asks once
+    monkeypatch.setattr("hf_rnn.training.folder.time.monotonic", lambda: next(clock))
+    rates = []
+    log = RnnTrainer.log
+    monkeypatch.setattr(
+        RnnTrainer,
+        "log",
+        lambda trainer, logs, *more: (rates.append(logs.get("learning_rate")), log(trainer, logs)),
     )
-    assert "num_train_epochs is 3.75" in caplog.text
-    assert training["epochs"] == pytest.approx(3.75, abs=1 / 15)  # whole steps
+    result = train(**settings, max_minutes=0.05, output_dir=str(tmp_path / "out"))
+    rates = [rate for rate in rates if rate is not None]
+    training = result.metrics["training"]
+    summary = result.summarize()
+    assert f"{training['epochs']:.3g} epochs in" in summary and "of 0.05 minutes" in summary
+    assert 2 < training["epochs"] < 4.1
+    assert rates == sorted(rates, reverse=True) and 0 <= rates[-1] < 0.1 * rates[0]
     recorded = json.loads((result.folder / "training_args.json").read_text())
-    assert recorded["num_train_epochs"] == 3.75 and "max_minutes" not in recorded
+    assert recorded["num_train_epochs"] == training["epochs"] and "max_minutes" not in recorded
 
 
 @pytest.mark.parametrize(
@@ -180,11 +187,12 @@ def test_few_rows_keep_rarer_tokens(short, rows, changes, least):
 def test_a_bad_run_claims_no_best_epoch_and_says_that_the_linear_model_is_better(short, caplog):
     result = train(**{**short, "learning_rate": 0.0}, load_best_model_at_end=False)
     assert (
-        result.card.best_metric is None
+        result.metrics["card"].get("best_metric") is None
         and "was kept" not in (result.folder / "README.md").read_text()
     )
     (line,) = [line for line in caplog.messages if "linear model" in line]
-    (linear,), own = result.card.baselines.values(), result.metrics["validation"]["macro_f1"]
+    (linear,) = result.metrics["card"]["baselines"].values()
+    own = result.metrics["validation"]["macro_f1"]
     scores = f"macro_f1 {linear['validation']['macro_f1']:.3f} against {own:.3f}"
     assert f"better on validation, {scores}: use it, or try recipe default" in line
 
@@ -197,11 +205,13 @@ def test_the_same_settings_give_the_same_model(trained, tiny_settings, texts_dir
     """From the record of the run and from dataclasses; another seed gives another model."""
     filled = {"DATA": texts_dir, "MODEL/training_args.json": trained.folder / "training_args.json"}
     filled |= {"OUTPUT": tmp_path / "again"}
-    words = [str(filled.get(word, word)) for word in shlex.split(trained.card.command)]
+    words = [
+        str(filled.get(word, word)) for word in shlex.split(trained.metrics["card"]["command"])
+    ]
     again = train(**FLAGS.read(words[2:]), use_cpu=True)
     assert (
         words[:2] == ["hf-rnn", "train"]
-        and trained.card.fill_in["DATA"] == f"here {texts_dir.name}"
+        and trained.metrics["card"]["fill_in"]["DATA"] == f"here {texts_dir.name}"
     )
     assert again.metrics["validation"] == trained.metrics["validation"]
     parsed = train(**{**tiny_settings, "output_dir": str(tmp_path / "parsed")})
@@ -315,7 +325,7 @@ def test_a_loss_over_100_times_that_of_guessing_is_refused(training, validation,
         if outcome == "error"
         else contextlib.nullcontext()
     ):
-        check_loss(Metrics(splits, training={"loss": training}), math.log(3))
+        check_loss({**splits, "training": {"loss": training}}, math.log(3))
 
 
 # ---- mistakes ----
@@ -370,7 +380,7 @@ def test_leaks_are_reported_or_stop_a_run_before_it_makes_a_folder(short, tmp_pa
         rows[0][1] == "bad" and "repeat a row of train (5.00%, 1 with another label)" in caplog.text
     )
     assert "not in the vocabulary" not in caplog.text
-    stored = json.loads((result.folder / "card_facts.json").read_text())["audit"]["leaks"][
+    stored = json.loads((result.folder / "metrics.json").read_text())["card"]["audit"]["leaks"][
         "validation"
     ]["train"]
     assert stored == {"exact": 3, "exact_other_label": 1, "share": 0.05}

@@ -288,13 +288,13 @@ class NativeEngine(StoredEngine):
         labels = self.config.num_labels
         buckets = -(-rows // ROWS_PER_BUCKET)
         weights = self._weights
-        places = [
-            weights.keep(weights.read_stored("ngrams.weight", rows, labels)),
-            weights.keep(weights.read_stored("ngrams.check", rows)),
-            weights.keep(weights.read_stored("ngrams.shift", buckets)),
-            weights.keep(weights.read("ngrams.scale", labels)),
-        ]
-        return Ngrams(*places, rows, buckets, labels)
+        table = NgramTable(
+            weights.read_stored("ngrams.weight", rows, labels),
+            weights.read_stored("ngrams.check", rows),
+            weights.read_stored("ngrams.shift", buckets),
+            weights.read("ngrams.scale", labels),
+        )
+        return Ngrams(*map(weights.keep, vars(table).values()), rows, buckets, labels)
 
     def _add_ngrams(self, logits: np.ndarray, input_ids: TokenIds, lengths: np.ndarray) -> None:
         """Add the scores of n-grams to logits `(N, C)`, whose rows may have further columns."""

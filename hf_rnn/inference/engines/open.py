@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from ...hub.model_folder import FinishedFolder, find_folder
+from ...utils.errors import explain
 from . import DEFAULTS, Engine, InferenceOptions, Source, Unsupported, check_mode
 from .native import MISSING
 from .stored import copy_weights, fingerprint_folder, open_native
@@ -71,7 +72,8 @@ def _open_torch(source: Source, options: InferenceOptions) -> tuple[Engine, Toke
     from .torch import load_torch  # torch takes seconds
 
     model, tokenizer = load_torch(source, options)
-    engine = choose_engine(model, tokenizer, options)
+    with explain(f"{source.name} cannot be loaded, because of model.safetensors"):
+        engine = choose_engine(model, tokenizer, options)
     engine.fingerprint = fingerprint_folder(source.folder)  # weights in memory are float32
     return engine, tokenizer
 

@@ -176,7 +176,7 @@ def open_native(
                 weights = load_weights(*folder.weight_files())
         head = next(iter(config.architectures or [CLASSIFIER]))
         return make_native(config, weights, options, head), tokenizer
-    except UserError as error:
+    except (UserError, ValueError) as error:
         raise Unsupported(str(error)) from error
     except (AttributeError, TypeError) as error:  # a setting that is missing or of another type
         raise Unsupported(f"config.json: {error}") from error

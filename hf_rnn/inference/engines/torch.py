@@ -59,6 +59,7 @@ class TorchEngine(Engine):
         self.config = model.config
         self.model = model
         self._tokenizer = tokenizer
+        self.read_ngrams()  # a ValueError for a damaged table
 
     @cached_property
     def fingerprint(self) -> str:
@@ -67,7 +68,9 @@ class TorchEngine(Engine):
 
     def read_ngrams(self) -> NgramTable | None:
         """As in [`Engine`]."""
-        return read_ngrams(read_memory(self.model))
+        ngrams = getattr(self.model, "ngrams", None)
+        weights = {} if ngrams is None else read_memory(ngrams)
+        return read_ngrams({f"ngrams.{name}": values for name, values in weights.items()})
 
     def run(self, input_ids: TokenIds, options: InferenceOptions = DEFAULTS) -> np.ndarray:
         """As in [`Engine`]; about `tokens_per_batch` of the options are read at once."""

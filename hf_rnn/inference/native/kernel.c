@@ -55,8 +55,8 @@ typedef struct {                 // a residual block, or a plain layer, which ha
 } Block;
 
 // of the hashes of n-grams, as in models/ngrams_rnn.py
-static const int64_t NGRAM_FACTOR = 1000003, NGRAM_PRIME = 2147483647, NGRAM_BUCKET_FACTOR = 1540483477;
-static const int64_t NGRAM_STEP_FACTOR = 461845907, NGRAM_CHECK_FACTOR = 1812433253;
+static const uint64_t NGRAM_FACTOR = 1000003, NGRAM_PRIME = 2147483647, NGRAM_BUCKET_FACTOR = 1540483477;
+static const uint64_t NGRAM_STEP_FACTOR = 461845907, NGRAM_CHECK_FACTOR = 1812433253;
 
 typedef struct {            // the linear part of a classifier
   const int8_t *weights;    // [rows][labels]
@@ -218,23 +218,24 @@ EXPORT void hf_rnn_linear(int kind, const Layer *layer, const float *inputs, int
   linear_base(kind, layer, inputs, rows, out, other, 0);
 }
 
-// The size of the structures, by which a library of another version is known.
 static int compare_hashes(const void *left, const void *right) {
-  int64_t a = *(const int64_t *)left, b = *(const int64_t *)right;
+  uint64_t a = *(const uint64_t *)left, b = *(const uint64_t *)right;
   return (a > b) - (a < b);
 }
 
 // Add the scores of the distinct n-grams of each text to its logits, as NgramScores of models/ngrams_rnn.py does.
 // `ids` are those of one text after another, `ends` where each text ends, and `stride` the numbers per row of logits.
+// All arithmetic is without signs: whatever the table has, a bucket and a row are inside it.
 EXPORT int hf_rnn_ngrams(const Ngrams *table, const int64_t *ids, const int64_t *ends, int texts, int stride, float *logits) {
   int64_t longest = 0;
   for (int t = 0; t < texts; t++) {
     int64_t length = ends[t] - (t ? ends[t - 1] : 0);
     if (length > longest) longest = length;
   }
-  int64_t *hashes = malloc(sizeof(int64_t) * (size_t)(2 * longest + 1) + sizeof(int32_t) * (size_t)table->labels);
+  uint64_t *hashes = malloc(sizeof(int64_t) * (size_t)(2 * longest + 1) + sizeof(int32_t) * (size_t)table->labels);
   if (!hashes) return 1;
-  int64_t *ordered = hashes + longest;
+  const uint64_t rows = (uint64_t)table->rows, buckets = (uint64_t)table->buckets;
+  uint64_t *ordered = hashes + longest;
   int32_t *sums = (int32_t *)(hashes + 2 * longest + 1);
   for (int t = 0; t < texts; t++, logits += stride) {
     int64_t start = t ? ends[t - 1] : 0, length = ends[t] - start;
@@ -243,14 +244,14 @@ EXPORT int hf_rnn_ngrams(const Ngrams *table, const int64_t *ids, const int64_t 
     for (int64_t further = 0; further < 3 && further < length; further++) {
       int64_t count = length - further;
       for (int64_t i = 0; i < count; i++)
-        ordered[i] = hashes[i] = (hashes[i] * NGRAM_FACTOR + ids[start + i + further] + 1) % NGRAM_PRIME;
+        ordered[i] = hashes[i] = (hashes[i] * NGRAM_FACTOR + (uint64_t)ids[start + i + further] + 1) % NGRAM_PRIME;
       qsort(ordered, (size_t)count, sizeof(int64_t), compare_hashes);
       for (int64_t i = 0; i < count; i++) {
-        int64_t hash = ordered[i];
+        uint64_t hash = ordered[i];
         if (i && hash == ordered[i - 1]) continue;
-        int64_t shift = table->shift[hash * NGRAM_BUCKET_FACTOR % NGRAM_PRIME % table->buckets];
-        int64_t row = (hash + shift * (1 + hash * NGRAM_STEP_FACTOR % NGRAM_PRIME)) % table->rows;
-        if (hash * NGRAM_CHECK_FACTOR % NGRAM_PRIME % 65536 - 32768 != table->check[row]) continue;
+        uint64_t shift = (uint16_t)table->shift[hash * NGRAM_BUCKET_FACTOR % NGRAM_PRIME % buckets];
+        uint64_t row = (hash + shift * (1 + hash * NGRAM_STEP_FACTOR % NGRAM_PRIME)) % rows;
+        if ((int64_t)(hash * NGRAM_CHECK_FACTOR % NGRAM_PRIME % 65536) - 32768 != table->check[row]) continue;
         const int8_t *weights = table->weights + row * table->labels;
         for (int c = 0; c < table->labels; c++) sums[c] += weights[c];
       }
@@ -262,6 +263,7 @@ EXPORT int hf_rnn_ngrams(const Ngrams *table, const int64_t *ids, const int64_t 
   return 0;
 }
 
+// The size of the structures, by which a library of another version is known.
 EXPORT int hf_rnn_size(void) { return (int)(1000 * sizeof(Block) + sizeof(Network) + 1000000 * sizeof(Ngrams)); }
 
 EXPORT void *PyInit__kernel(void) { return 0; }  // Windows exports it from every extension

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import random
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 
 from ... import __version__
 from ...data.tokens import TokenizerFile
-from ...hub.card import amend_card, read_facts
+from ...hub.card import amend_card
 from ...hub.model_folder import FinishedFolder, check_name, find_built_in, find_folder, load_model
 from ...models.auto import ENCODER
 from ...utils.errors import UserError, install_hint
@@ -124,7 +124,11 @@ def export(
     )
     result = ExportResult(target, len(graph), difference, len(texts), root / "web" if web else None)
     if output_dir is None:
-        _amend_card(source.folder, result)
+        name = target.relative_to(root).as_posix()
+        facts = {"bytes": len(graph), "max_difference": difference, "texts": len(texts)}
+        if not amend_card(source.folder, onnx={name: facts}):
+            message = "%s was edited by hand and stays as it is: add a line on %s yourself"
+            logger.info(message, source.folder.card, name)
     elif source.folder.thresholds.is_file():
         write_whole(FinishedFolder(root).thresholds, source.folder.thresholds.read_bytes())
     return result
@@ -158,19 +162,6 @@ def _write_graph(source: ExportSource) -> bytes:
     has_short_numbers = torch.equal(table, table.bfloat16().to(table.dtype))
     fits_half = has_short_numbers and float(table.abs().max()) < _LARGEST_HALF
     return build_graph(source.model, metadata, source.gives_vectors, fits_half).SerializeToString()
-
-
-def _amend_card(folder: FinishedFolder, result: ExportResult) -> None:
-    """List the file on the card of its folder."""
-    facts = read_facts(folder)
-    if facts is None:
-        return
-    file = result.file.relative_to(folder.root).as_posix()
-    fact = {key: value for key, value in asdict(result).items() if key not in ("file", "web")}
-    if not amend_card(folder, facts, onnx={file: fact}):
-        logger.info(
-            "%s was edited by hand and stays as it is: add a line on %s yourself", folder.card, file
-        )
 
 
 def load_source(name: str, revision: str | None) -> ExportSource:

@@ -1,8 +1,7 @@
 """The output folder of a run and its checkpoints: one run at a time, resumed exactly, or replaced.
 
-A checkpoint is the Trainer's folder `checkpoint-STEP` with `run.json`, the fingerprint and progress
-of the run. It is renamed when it is whole. The finished model is written beside an earlier one,
-whose place it then takes by renames.
+A checkpoint is the Trainer's folder `checkpoint-STEP`; its last file has what decided the run. The
+finished model is written beside an earlier one, whose place it then takes by renames.
 """
 
 from __future__ import annotations
@@ -15,18 +14,21 @@ import shutil
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
 import datasets
-import torch
 from filelock import FileLock, Timeout
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+from transformers import PreTrainedConfig, TrainerCallback, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import sort_checkpoints
 
-from ..data.encode import read_rules
+from ..hub.card import OLDER_FACTS
 from ..hub.model_folder import MODELLING_FILES, UNFINISHED, FinishedFolder
 from ..settings.fields import AFTER_STEPS, is_recorded
 from ..settings.training_arguments import RnnTrainingArguments
@@ -34,13 +36,10 @@ from ..utils.errors import ModelError, SettingError, is_write_error
 
 Written = TypeVar("Written")
 
-RECORD = "run.json"
 LOCK = ".lock"
-WRITING = "writing"  # folder of a checkpoint that is not whole yet
 REJECTED_ROWS = "rejected.jsonl"  # left by a run that stopped at its data
 # left by a run that stopped after asking its teacher; the next one uses it
 TEACHER_LOGITS = "teacher_logits.npz"
-_NAMES = {"data": "the texts or their labels", "start": "the weights that training starts from"}
 
 
 # ---- signals ----
@@ -88,64 +87,56 @@ class StopRequest:
         self.number = self.number or number
 
 
-# ---- the fingerprint of a run ----
+# ---- checkpoints ----
 
 
-def take_fingerprint(
-    examples: Mapping[str, datasets.Dataset],
-    tokenizer: PreTrainedTokenizerBase,
-    model: PreTrainedModel,
-    settings: TrainingArguments,
-    **further: object,
+@dataclass(eq=False)
+class RunRecord(TrainerCallback, ExportableState):
+    """Two facts of a run for the Trainer's state, so that each checkpoint has them."""
+
+    made_from: dict[str, Any] = field(default_factory=dict)  # see `fingerprint_run`
+    seconds: float = 0.0  # training time before a resume
+
+    def __post_init__(self) -> None:
+        self._began = time.monotonic()
+
+    def on_train_begin(self, *args: object, **kwargs: object) -> None:
+        """Start the clock when the first step can start."""
+        self._began = time.monotonic()
+
+    def measure(self) -> float:
+        """Return the seconds of training so far."""
+        return self.seconds + time.monotonic() - self._began
+
+    def state(self) -> dict[str, Any]:
+        """Return the arguments to make this again."""
+        return {"args": {"made_from": self.made_from, "seconds": self.measure()}, "attributes": {}}
+
+
+def fingerprint_run(
+    examples: Mapping[str, datasets.Dataset], config: PreTrainedConfig, settings: TrainingArguments
 ) -> dict[str, Any]:
-    """Return everything that decides the steps and scores of a run, ready for JSON.
-
-    Data, tokenizer and first weights are hashes; architecture and settings are values by name, for
-    messages.
-    """
-    decisive = {
-        name: value
-        for name, value in settings.to_dict().items()
-        if is_recorded(name) and name not in AFTER_STEPS
-    }
-    values = {
-        "data": _hash_rows(examples),
-        "tokenizer": _hash_tokenizer(tokenizer),
-        "start": _hash_weights(model),
-        **further,
-        "config": {**model.config.to_dict(), "transformers_version": None},
-        "settings": {
-            **decisive,
-            "processes": settings.world_size,
-            "device": settings.device.type,
-        },
-    }
-    return json.loads(json.dumps(values, default=str, sort_keys=True))
-
-
-def _hash_rows(examples: Mapping[str, datasets.Dataset]) -> str:
+    """Return what decides the steps and scores of a run by name: values, and a hash of the data."""
     digest = hashlib.sha256()
     for split, rows in examples.items():
         digest.update(f"{split} {rows.column_names} {len(rows)}".encode())
         for table in rows.with_format("arrow").iter(batch_size=10_000):
             for batch in table.replace_schema_metadata(None).combine_chunks().to_batches():
                 digest.update(batch.serialize())
-    return digest.hexdigest()
-
-
-def _hash_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
-    names = ("padding_side", "truncation_side", "split_special_tokens", "model_input_names")
-    attributes = [getattr(tokenizer, name, None) for name in names]
-    rules = [read_rules(tokenizer) or tokenizer.get_vocab(), attributes]
-    return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()
-
-
-def _hash_weights(model: PreTrainedModel) -> str:
-    digest = hashlib.sha256()
-    for name, weight in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tuple(weight.shape)}".encode())
-        digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy())
-    return digest.hexdigest()
+    decisive = {
+        name: value
+        for name, value in settings.to_dict().items()
+        if is_recorded(name) and name not in AFTER_STEPS
+    }
+    values = {
+        "the texts or their labels": digest.hexdigest(),
+        **config.to_dict(),
+        **decisive,
+        "processes": settings.world_size,
+        "device": settings.device.type,
+        "transformers_version": None,
+    }
+    return json.loads(json.dumps(values, default=str, sort_keys=True))
 
 
 def check_unchanged(checkpoint: Path, made_from: Mapping[str, Any]) -> None:
@@ -153,34 +144,34 @@ def check_unchanged(checkpoint: Path, made_from: Mapping[str, Any]) -> None:
 
     Settings that one version lacks are ignored.
     """
-    before = read_record(checkpoint)["made_from"]
-    changed = []
-    for name, now in made_from.items():
-        old = before.get(name)
-        if isinstance(now, dict):
-            both = [key for key in sorted(old.keys() & now.keys()) if old[key] != now[key]]
-            changed += [f"{key} (was {old[key]!s:.60}, now {now[key]!s:.60})" for key in both]
-        elif old != now:
-            changed.append(_NAMES.get(name, name))
+    before = _read_record(checkpoint) or {}
+    changed = [] if before else ["the version of hf-rnn"]
+    for name in sorted(before.keys() & made_from.keys()):
+        if before[name] != made_from[name]:
+            values = f" (was {before[name]!s:.60}, now {made_from[name]!s:.60})"
+            changed.append(name if name.startswith("the ") else name + values)
     if changed:
         advice = "Restore it, or start again with --overwrite_output_dir in place of --resume"
         raise ModelError(f"changed since {checkpoint} was saved: {', '.join(changed)}. {advice}")
 
 
-# ---- checkpoints ----
+def _read_record(checkpoint: Path) -> dict[str, Any] | None:
+    """Return what decided the run of a checkpoint; None for one that is not whole.
 
-
-def read_record(checkpoint: Path) -> dict[str, Any]:
-    """Return the record of a checkpoint: `made_from` and `progress`.
-
-    They are the fingerprint of its run, and its losses and seconds so far.
+    The Trainer writes this file last.
     """
-    return json.loads((checkpoint / RECORD).read_bytes())
+    try:
+        state = json.loads((checkpoint / TRAINER_STATE_NAME).read_bytes())
+    except (OSError, ValueError):
+        return None
+    record = state["stateful_callbacks"].get(RunRecord.__name__, {})  # a later version has it
+    return record.get("args", {}).get("made_from", {})
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Return the checkpoints in a folder, newest first."""
-    return [Path(path) for path in reversed(sort_checkpoints(str(folder)))]
+    """Return the whole checkpoints in a folder, newest first."""
+    paths = map(Path, reversed(sort_checkpoints(str(folder))))
+    return [path for path in paths if _read_record(path) is not None]
 
 
 def remove_checkpoints(folder: FinishedFolder) -> None:
@@ -189,7 +180,7 @@ def remove_checkpoints(folder: FinishedFolder) -> None:
     The folder stays if it has logs or files of the user.
     """
     (folder.root / TEACHER_LOGITS).unlink(missing_ok=True)
-    for checkpoint in list_checkpoints(folder.checkpoints):
+    for checkpoint in sort_checkpoints(str(folder.checkpoints)):
         shutil.rmtree(checkpoint, ignore_errors=True)
     with contextlib.suppress(OSError):
         folder.checkpoints.rmdir()
@@ -212,7 +203,10 @@ def open_output(args: RnnTrainingArguments) -> Iterator[tuple[FinishedFolder, Pa
     try:
         with lock_folder(folder.root) if is_main else contextlib.nullcontext():
             if is_main:  # left by a process that was killed while it saved
-                shutil.rmtree(folder.checkpoints / WRITING, ignore_errors=True)
+                whole = list_checkpoints(folder.checkpoints)
+                for path in map(Path, sort_checkpoints(str(folder.checkpoints))):
+                    if path not in whole and (args.resume or not whole):
+                        shutil.rmtree(path, ignore_errors=True)
             if is_main and not args.resume:
                 check_replaceable(folder, args.overwrite_output_dir)
             yield folder, _find_newest(folder) if args.resume else None
@@ -252,7 +246,7 @@ def check_replaceable(folder: FinishedFolder, overwrite: bool) -> None:
 
 def _check_run(folder: FinishedFolder) -> None:
     """Refuse a folder with files that a run would replace, unless a run wrote them."""
-    marks = [folder.card_facts.name, folder.training_args.name]
+    marks = [folder.training_args.name]
     marks += ["checkpoints/checkpoint-*", f"{UNFINISHED}*"]
     taken = [path.name for path in _finished_files(folder) if path.exists()]
     if taken and not any(any(folder.root.glob(mark)) for mark in marks):
@@ -353,4 +347,5 @@ def _finished_files(folder: FinishedFolder) -> list[Path]:
     files = [
         path for path in folder.named_files() if path not in (folder.config, folder.checkpoints)
     ]
-    return [folder.config, *files, *(folder.root / name for name in MODELLING_FILES)]
+    others = [*MODELLING_FILES, OLDER_FACTS]
+    return [folder.config, *files, *(folder.root / name for name in others)]

@@ -12,11 +12,12 @@ from unittest.mock import Mock
 import pytest
 import torch
 from conftest import invent_rows, run_until, signal_at, write_rows
+from transformers.trainer_callback import TrainerState
 
 from hf_rnn import train
 from hf_rnn.hub.model_folder import MODELLING_FILES, FinishedFolder
-from hf_rnn.training import checkpoints
-from hf_rnn.training.checkpoints import list_checkpoints, lock_folder, replace_model
+from hf_rnn.training import folder as output
+from hf_rnn.training.folder import list_checkpoints, lock_folder, replace_model
 from hf_rnn.training.trainer import SavePoints
 from hf_rnn.utils.errors import UserError
 
@@ -27,6 +28,9 @@ def outcome(folder):
     """Return what two equal runs share: weights and metrics, without times."""
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["training"].pop("seconds") > 0
+    # the folder, figures of the fixture, and `save_total_limit` differ
+    for name in ("name", "figures", "settings"):
+        metrics["card"].pop(name, None)
     return (folder / "model.safetensors").read_bytes(), metrics
 
 
@@ -56,7 +60,8 @@ def test_a_stopped_run_resumes_bit_for_bit(request, tmp_path, caplog, whole, set
     assert f"resuming from {moved}/checkpoints/checkpoint-{step}" in caplog.text
     (weights, found), (expected, metrics) = outcome(resumed.folder), outcome(trained.folder)
     assert weights == expected
-    assert found["training"].pop("loss") == pytest.approx(metrics["training"].pop("loss"))
+    loss = metrics["training"].pop("loss")
+    assert found["training"].pop("loss") == pytest.approx(loss, rel=0.05)
     assert found == metrics
 
 
@@ -92,7 +97,7 @@ def test_another_run_is_not_resumed(tiny_settings, tmp_path):
         ({"learning_rate": 0.01}, r"learning_rate \(was 0.02, now 0.01\)"),
         ({"data_dir": str(tmp_path / "texts")}, "the texts or their labels"),
         ({"hidden_size": 9}, r"hidden_size \(was 8, now 9\)"),
-        ({"seed": 3}, r"seed \(was 42, now 3\), the weights that training starts from"),
+        ({"seed": 3}, r"seed \(was 42, now 3\)"),
     ):
         with pytest.raises(
             UserError, match=f"changed since .*checkpoint-16 was saved: .*{message}"
@@ -114,7 +119,7 @@ def test_a_run_that_was_killed_in_its_first_checkpoint_starts_again(tiny_setting
         "baselines": False,
     }
     put(
-        FinishedFolder(tmp_path / "out" / "checkpoints" / "writing" / "checkpoint-1"),
+        FinishedFolder(tmp_path / "out" / "checkpoints" / "checkpoint-1"),
         "model.safetensors",
         "stray",
     )
@@ -182,7 +187,7 @@ def test_kill_leaves_a_run_that_resumes(tiny_settings, tmp_path):
     settings = {**tiny_settings, "num_train_epochs": 3}
     fork = multiprocessing.get_context("fork")
     expected = outcome(train(**settings, output_dir=str(tmp_path / "whole")).folder)[0]
-    for moment in ("written", "renamed", "first step after it", "last step"):
+    for moment in ("unfinished", "written", "first step after it", "last step"):
         folder = tmp_path / moment
         again = {**settings, "output_dir": str(folder)}
         process = fork.Process(target=train_until, args=(moment, again))
@@ -190,28 +195,28 @@ def test_kill_leaves_a_run_that_resumes(tiny_settings, tmp_path):
         process.join()
         assert process.exitcode == -signal.SIGKILL
         saved = [path.name for path in list_checkpoints(folder / "checkpoints")]
-        assert saved[0] == {"written": "checkpoint-15"}.get(moment, "checkpoint-30")
+        assert saved[0] == {"unfinished": "checkpoint-15"}.get(moment, "checkpoint-30")
         assert outcome(train(**again, resume=True).folder)[0] == expected
 
 
 def train_until(moment, settings):
     """Train, and kill this process at a moment of the second checkpoint, or after it."""
-    rename = Path.rename
+    save = TrainerState.save_to_json
 
-    def kill_at_rename(path, target):
-        if path.name == "checkpoint-30" and moment == "written":
+    def kill_at_save(state, path):
+        if "checkpoint-30" in path and moment == "unfinished":
+            Path(path).write_text('{"epoch": 2')
             os.kill(os.getpid(), signal.SIGKILL)
-        moved = rename(path, target)
-        if path.name == "checkpoint-30" and moment == "renamed":
+        save(state, path)
+        if "checkpoint-30" in path and moment == "written":
             os.kill(os.getpid(), signal.SIGKILL)
-        return moved
 
     def kill_at_step(self, args, state, control, **kwargs):
         steps = {"first step after it": 31, "last step": 44}
         if state.global_step == steps.get(moment):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    Path.rename = kill_at_rename
+    TrainerState.save_to_json = kill_at_save
     SavePoints.on_step_begin = kill_at_step
     train(**settings)
 
@@ -227,7 +232,6 @@ FINISHED = (
     "metrics.json",
 )
 FINISHED += (
-    "card_facts.json",
     "training_args.json",
     "learning_curve.png",
     "onnx/model.onnx",
@@ -302,17 +306,17 @@ def test_a_full_disk_at_the_end_gives_advice_that_works(folder, recipe, monkeypa
     assert train(**settings, resume=resume).folder == folder.root
 
 
-@pytest.mark.parametrize("mark", ["card_facts.json", "checkpoints/checkpoint-3/rng_state.pth"])
+@pytest.mark.parametrize("mark", ["training_args.json", "checkpoints/checkpoint-3/rng_state.pth"])
 def test_only_files_of_an_earlier_run_are_replaced(folder, mark):
     put(folder, "README.md", mark)
-    checkpoints.check_replaceable(folder, overwrite=True)
+    output.check_replaceable(folder, overwrite=True)
     with pytest.raises(UserError, match="is not empty"):
-        checkpoints.check_replaceable(folder, overwrite=False)
+        output.check_replaceable(folder, overwrite=False)
     (folder.root / mark).unlink()
     if "/" in mark:
         (folder.root / mark).parent.rmdir()
     with pytest.raises(UserError, match="holds no run .*README.md"):
-        checkpoints.check_replaceable(folder, overwrite=True)
+        output.check_replaceable(folder, overwrite=True)
 
 
 def test_a_run_does_not_replace_a_model_that_it_reads(folder, tmp_path, monkeypatch):
@@ -320,7 +324,7 @@ def test_a_run_does_not_replace_a_model_that_it_reads(folder, tmp_path, monkeypa
     (tmp_path / "link").symlink_to(folder.root, target_is_directory=True)
     for name in ("out", "./out/../out", "link"):
         with pytest.raises(UserError, match=f"teacher {name} is the output_dir"):
-            checkpoints.check_apart("out", {"model": None, "vectors": "me/films", "teacher": name})
+            output.check_apart("out", {"model": None, "vectors": "me/films", "teacher": name})
 
 
 def test_a_failed_rename_restores_the_old_model(folder, tmp_path, monkeypatch):
