@@ -18,13 +18,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..evaluation.scores import check_finite_logits
-<<<<<<< HEAD
-from ..linear.ngrams import NgramTable, hash_ngrams
-from ..tasks import Answer, compute_scores, score_kind
-=======
-from ..tasks import compute_scores, score_kind
 from ..linear.ngrams import hash_ngrams
->>>>>>> main
+from ..tasks import compute_scores, score_kind
 from ..utils.errors import UserError, check_text
 
 if TYPE_CHECKING:

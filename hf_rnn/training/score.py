@@ -18,12 +18,8 @@ from ..evaluation.calibration import calibrate
 from ..evaluation.scores import single_scores
 from ..inference.engines.open import choose_engine
 from ..inference.stream import measure_prefixes
-<<<<<<< HEAD
 from ..linear.baseline import LinearBaseline, linear_scores
-from ..tasks import compute_scores
-=======
 from ..tasks import Metrics, compute_scores
->>>>>>> main
 from ..utils.errors import UserError
 from ..utils.process import only_errors
 from .prepare import Fit, Run, Tokens
