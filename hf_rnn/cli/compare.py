@@ -43,7 +43,7 @@ def run(argv: Sequence[str]) -> None:
     arguments.check_model()
     tables = [read_texts(path, arguments) for path in (arguments.old, arguments.new)]
     from ..hub import model_folder
-    from ..inference.fast import FastRnn
+    from ..inference.predict import FastRnn
     from ..labelling.compare import compare, draw_comparison
 
     model_folder.quiet()

@@ -23,8 +23,8 @@ from ..linear.baseline import LinearBaseline
 from ..tasks import Config, Metrics, Task, compute_scores, task_of
 from ..utils.errors import UserError
 from ..utils.process import replace_file
-from .engines import InferenceOptions
-from .engines.open import Opened, open_engine
+from .engine import InferenceOptions
+from .open import Opened, open_engine
 from .options import EvaluateOptions
 from .rows import Rows, find_columns, read_rows
 from .stream import measure_prefixes

@@ -13,54 +13,25 @@ import copy
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..data.tokens import SPACES
 from ..evaluation.scores import single_scores
 from ..tasks import Answer, compute_scores, task_of
 from ..utils.errors import UserError, check_texts, find_text_fault
 
 if TYPE_CHECKING:
     from ..tasks import Metrics, Outputs
-    from .engines import Engine, TokenIds
-    from .predictor import Predictor
+    from .engine import Engine, TokenIds
+    from .predict import FastRnn
 
 SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)  # shares of a text; answers are measured after each
-_SPACES = " \t\n\r"  # for every tokenizer that `find_unstable_text` accepts
 _MARK = b"hf_rnn text stream 4\n"
 _MOST_TOKENS = 1 << 53
-# Words that normalisers rewrite: handles, links, marks, combining and joined characters, spaces of
-# all kinds.
-HOSTILE = (
-    "@user's http://x.y/z?a=b:) www.a.b, so-o-o 3.5% &amp;&lt; <pad> <unk> <<<MENTION>>> "
-    "cafe\u0301 n\u0303o",
-    "👩\u200d👩\u200d👧 👍🏽! 🇩🇪🇫🇷 ❤\ufe0f <3 :-) ;P x\u00a0y a\u3000b ไทย العربية 中文字 ﬁ ½ "
-    "\u202etxet",
-    "one\r\nline\n\n\ttab \x00 \x1f \ufeff end. I'm #tag a.b.c U.S.A. 12:30pm it''s ?!! "
-    "[PAD] [UNK] ΟΔΟΣ ΣΟΦΟΣ",
-)
-
-
-def find_unstable_text(
-    encode: Callable[[list[str]], list[list[int]]], texts: Iterable[str]
-) -> str | None:
-    """Return the first text whose tokens are not those of its words; None if all are stable.
-
-    Texts are cut before white space, as in a stream; white space alone must have no token.
-    """
-    if any(encode([*_SPACES])):
-        return _SPACES
-    for text in (*HOSTILE, *texts):
-        cuts = [0, *(place for place, sign in enumerate(text) if sign in _SPACES), len(text)]
-        words = [text[start:end] for start, end in zip(cuts, cuts[1:], strict=False)]
-        whole, *pieces = encode([text, *words])
-        if whole != list(chain.from_iterable(pieces)):
-            return text
-    return None
 
 
 @dataclass(frozen=True)
@@ -89,7 +60,7 @@ class TextStream:
         >>> answer = stream.end()
     """
 
-    def __init__(self, predictor: Predictor, target: float | None = None) -> None:
+    def __init__(self, predictor: FastRnn, target: float | None = None) -> None:
         self._predictor = predictor
         self._target = target
         self.reset()
@@ -178,7 +149,7 @@ class TextStream:
     def _split(self, piece: str) -> tuple[list[int], list[int]]:
         """Take a piece; return its final tokens, and those of the last word, within the limit."""
         text = self.last_word + piece
-        cut = max(0, *map(text.rfind, _SPACES))
+        cut = max(0, *map(text.rfind, SPACES))
         self.last_word = text[cut:]
         final = self._tokenize(text[:cut])
         last = self._tokenize(text[cut:])
@@ -187,10 +158,10 @@ class TextStream:
         return final, last[: room - len(final)]
 
     def _tokenize(self, text: str) -> list[int]:
-        return self._predictor.tokenize([text])[0] if text.strip(_SPACES) else []
+        return self._predictor.tokenize([text])[0] if text.strip(SPACES) else []
 
 
-def _continue(predictor: Predictor, saved: bytes) -> TextStream:
+def _continue(predictor: FastRnn, saved: bytes) -> TextStream:
     stream = TextStream(predictor)
     stream.restore(saved)
     return stream

@@ -19,12 +19,12 @@ import pyarrow.csv as csv
 from ..data.lines import is_table, suffix_of
 from ..data.read import read_lines, read_table
 from ..data.table import USUAL_NAMES, RowStore, Table, are_names, find_column, split_rows
+from ..hub.model_folder import FinishedFolder, find_folder
 from ..utils.errors import NO_TEXT, UserError, install_hint, out_of_arrow, reason_of
-from .engines.stored import open_folder
 
 if TYPE_CHECKING:
     from ..tasks import Answer
-    from .predictor import Predictor
+    from .predict import FastRnn
 
 # a frame of pandas or polars, a table of Arrow, or a dictionary of columns
 Frame = TypeVar("Frame")
@@ -69,15 +69,13 @@ class AnsweredFile(NamedTuple):
 
 def read_record(name: str, revision: str | None = None) -> Record:
     """Return the record of the training data of a finished folder or a repo, empty without one."""
-    return open_folder(name, ["metrics.json"], revision).read_data_record()
+    return FinishedFolder(find_folder(name, revision)).read_data_record()
 
 
 # ---- answers ----
 
 
-def answer_file(
-    model: Predictor, path: str, settings: TableSettings, record: Record
-) -> AnsweredFile:
+def answer_file(model: FastRnn, path: str, settings: TableSettings, record: Record) -> AnsweredFile:
     """Answer the rows of a table, or the lines of another file.
 
     `record` is that of the training data.
@@ -108,7 +106,7 @@ def came_from_excel(table: Table) -> bool:
 
 
 def _answer_rows(
-    model: Predictor, table: Table, columns: Sequence[str], settings: TableSettings
+    model: FastRnn, table: Table, columns: Sequence[str], settings: TableSettings
 ) -> pa.Table:
     """Return the answers to all rows of a table, whose texts are in one or two columns."""
     answers = RowStore()
@@ -156,7 +154,7 @@ def _take_texts(table: Table, name: str, holds_texts: bool) -> list[object]:
 
 
 def _choose_columns(
-    model: Predictor,
+    model: FastRnn,
     names: Sequence[str],
     path: str,
     settings: TableSettings,
@@ -181,9 +179,7 @@ def _choose_columns(
     return columns, replace(settings, prefix=prefix), note
 
 
-def _choose_prefix(
-    model: Predictor, names: Sequence[str], path: str, settings: TableSettings
-) -> str:
+def _choose_prefix(model: FastRnn, names: Sequence[str], path: str, settings: TableSettings) -> str:
     """Return what the names of answers begin with, so that they differ from those of the table."""
     bare = answer_schema(model, settings).empty_table().flatten().schema.names
     prefix = settings.prefix
@@ -197,7 +193,7 @@ def _choose_prefix(
     return prefix
 
 
-def answer_schema(model: Predictor, settings: TableSettings) -> pa.Schema:
+def answer_schema(model: FastRnn, settings: TableSettings) -> pa.Schema:
     """Return the types of the answers of a model, and of `error`, by name without a prefix."""
     types = model.task.answer_types(model.config)
     for place in range(2, settings.top_k + 1):
@@ -212,7 +208,7 @@ def answer_schema(model: Predictor, settings: TableSettings) -> pa.Schema:
 
 
 def _answer_texts(
-    model: Predictor,
+    model: FastRnn,
     texts: Sequence[Sequence[object]],
     settings: TableSettings,
     places: Sequence[str] = (),
@@ -235,7 +231,7 @@ def _answer_texts(
 
 
 def answer_frame(
-    model: Predictor,
+    model: FastRnn,
     table: Frame,
     where: str,
     settings: TableSettings,

@@ -28,7 +28,7 @@ from ..data.encode import encode
 from ..data.errors import listed, text_fault
 from ..data.near_repeats import normalize_text
 from ..hub.model_folder import check_sorts
-from ..inference.engines.torch import compute_logits
+from ..inference.torch import compute_logits
 from ..models.configuration_rnn import RnnConfig
 from ..models.settings_rnn import IGNORED_LABEL
 from ..settings.recipe import load_recipe

@@ -26,6 +26,7 @@ from transformers.trainer_utils import PredictionOutput
 from ..data.audit import audit, render_line
 from ..data.report import DataReport
 from ..data.splits import join_texts
+from ..data.tokens import find_unstable_text
 from ..data.typos import mistype_rows
 from ..data.vectors import Vectors, load_vectors
 from ..hub.model_folder import (
@@ -36,7 +37,6 @@ from ..hub.model_folder import (
     load_without_weights,
     nested_model,
 )
-from ..inference.stream import find_unstable_text
 from ..labelling.wrong_labels import find_wrong_labels
 from ..models.configuration_rnn import RnnConfig
 from ..models.settings_rnn import RnnSettings

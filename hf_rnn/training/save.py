@@ -41,7 +41,7 @@ from ..evaluation.figures import plot_confusion_matrix, plot_learning_curve, plo
 from ..evaluation.scores import single_scores
 from ..hub.card import write_card
 from ..hub.model_folder import FinishedFolder, find_built_in, find_folder, read_config
-from ..inference.engines.stored import fingerprint_folder
+from ..inference.open import fingerprint_folder
 from ..linear.baseline import LinearBaseline
 from ..models.auto import ENCODER, HEADS, PIPELINES, head_name
 from ..models.modeling_rnn import RnnModel, list_sentence_modules

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from ..data.typos import SHOWN_TYPOS, mistype_rows
 from ..evaluation.calibration import calibrate
 from ..evaluation.scores import single_scores
-from ..inference.engines.open import choose_engine
+from ..inference.open import choose_engine
 from ..inference.stream import measure_prefixes
 from ..linear.baseline import LinearBaseline, linear_scores
 from ..tasks import Metrics, compute_scores

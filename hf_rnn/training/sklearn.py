@@ -27,7 +27,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from ..data import TableArguments
 from ..hub.model_folder import FinishedFolder, find_folder, load_model, read_mapping
 from ..hub.push import list_shared_files
-from ..inference.fast import FastRnn
+from ..inference.predict import FastRnn
 from ..models.settings_rnn import RnnSettings
 from ..settings.fields import DataArguments, is_personal
 from ..settings.resolve import resolve

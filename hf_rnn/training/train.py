@@ -30,7 +30,7 @@ from ..data.report import DataReport
 from ..data.sources import join_splits
 from ..hub.client import connect, explain_errors, find_token
 from ..hub.push import check_repo_id, push
-from ..inference.engines.torch import compute_logits
+from ..inference.torch import compute_logits
 from ..linear.fit import read_batches
 from ..models.auto import head_class
 from ..models.cells_rnn import find_cell

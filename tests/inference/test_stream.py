@@ -23,10 +23,11 @@ from hf_rnn import (
     train,
     train_tokenizer,
 )
+from hf_rnn.data.tokens import find_unstable_text
 from hf_rnn.hub.model_folder import PRETRAINED
-from hf_rnn.inference.engines.torch import TorchEngine
-from hf_rnn.inference.native import load_library
-from hf_rnn.inference.stream import feed_many, find_unstable_text, measure_prefixes
+from hf_rnn.inference.kernel import load_library
+from hf_rnn.inference.stream import feed_many, measure_prefixes
+from hf_rnn.inference.torch import TorchEngine
 from hf_rnn.utils.errors import UserError
 
 ENGINES = ["native", "torch"]

@@ -16,8 +16,8 @@ from hf_rnn import (
     train_tokenizer,
 )
 from hf_rnn.data.tokens import FastTokenizer
-from hf_rnn.inference.engines.native import NativeEngine
-from hf_rnn.inference.native import load_library
+from hf_rnn.inference.kernel import load_library
+from hf_rnn.inference.native import NativeEngine
 from hf_rnn.inference.stream import feed_many
 
 TEXTS = list(dict.fromkeys(text for text, _ in invent_rows(30, 7)))

@@ -17,7 +17,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from hf_rnn import FastRnn, train
 from hf_rnn.hub.model_folder import load_model
-from hf_rnn.inference.engines.torch import compute_logits
+from hf_rnn.inference.torch import compute_logits
 from hf_rnn.linear.factor import USUAL_FACTOR, find_factor
 from hf_rnn.linear.fit import TrainingRows, fit_part
 from hf_rnn.training.trainer import RnnTrainer

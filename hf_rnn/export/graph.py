@@ -23,11 +23,11 @@ from onnx import TensorProto, helper, numpy_helper, parser
 from torch import nn
 from transformers import PreTrainedModel
 
-from ...models.auto import ENCODER
-from ...models.blocks_rnn import ResidualBlock, ShortConvolution
-from ...models.cells_rnn import MinGru, RnnLayer, TorchCell
-from ...models.modeling_rnn import RnnForSequenceClassification, RnnModel
-from ...models.ngrams_rnn import (
+from ..models.auto import ENCODER
+from ..models.blocks_rnn import ResidualBlock, ShortConvolution
+from ..models.cells_rnn import MinGru, RnnLayer, TorchCell
+from ..models.modeling_rnn import RnnForSequenceClassification, RnnModel
+from ..models.ngrams_rnn import (
     BUCKET_FACTOR,
     CHECK_FACTOR,
     FACTOR,

@@ -1,6 +1,6 @@
 """The shared library of `kernel.c`: its structures, and its functions by ctypes.
 
-Nothing is compiled when a program runs: an install does it, or `python -m hf_rnn.inference.native`.
+Nothing is compiled when a program runs: an install does it, or `python -m hf_rnn.inference.kernel`.
 Without the library every model answers through torch.
 """
 
@@ -87,7 +87,7 @@ def load_library() -> ctypes.CDLL | None:
                 library = ctypes.CDLL(str(path))
                 if library.hf_rnn_size() != _measure_structures():
                     raise OSError(
-                        "found another version; compile it by python -m hf_rnn.inference.native"
+                        "found another version; compile it by python -m hf_rnn.inference.kernel"
                     )
                 library.hf_rnn_level(-1)
             except (OSError, AttributeError) as error:

@@ -29,8 +29,9 @@ from hf_rnn.utils.errors import UserError
 
 pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 
-from hf_rnn.inference.onnx import exporter  # noqa: E402 - needs onnx
-from hf_rnn.inference.onnx.exporter import make_texts  # noqa: E402
+from hf_rnn.export import check  # noqa: E402 - needs onnx
+from hf_rnn.export import export as write_export  # noqa: E402
+from hf_rnn.export.check import make_texts  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 NPM = ROOT / ".node"  # `.ci/run` installs the engine here
@@ -59,8 +60,8 @@ MODELS = {
 def export(folder, **options):
     """Export a folder, and compare few texts, which saves half of the time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exporter, "TEXTS", 40)
-        return exporter.export(folder, **options)
+        patch.setattr(check, "TEXTS", 40)
+        return write_export(folder, **options)
 
 
 def make_folder(folder, name):
@@ -148,9 +149,9 @@ def test_a_browser_gives_the_ids_and_answers_of_python(browser, tmp_path, name):
         assert "Warning" not in browser.find_element("id", "status").text
     assert ids == tokenizer(texts, truncation=True)["input_ids"]
     if name == "encoder":
-        expected = hf_rnn.SentenceEncoder.from_pretrained(folder, backend="onnx").encode(texts)
+        expected = hf_rnn.SentenceEncoder.from_pretrained(folder).encode(texts)
     else:
-        expected = FastRnn.from_pretrained(folder, backend="onnx").predict_proba(texts)
+        expected = FastRnn.from_pretrained(folder).predict_proba(texts)
     assert len(set(expected.argmax(axis=1))) > 1, "premise"
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
@@ -257,7 +258,7 @@ def test_the_wheel_has_every_file_that_programs_read(tmp_path):
         ["git", "ls-files", "hf_rnn"], cwd=ROOT, capture_output=True, text=True
     ).stdout.split()
     needed = {name for name in tracked if not name.endswith((".md", ".c")) or "/hub/card" in name}
-    assert "hf_rnn/inference/web/index.html" in needed and needed <= packed
+    assert "hf_rnn/export/index.html" in needed and needed <= packed
 
 
 # ---- transformers.js ----

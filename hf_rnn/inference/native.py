@@ -20,9 +20,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...linear.ngrams import ROWS_PER_BUCKET, NgramTable
-from ..native import Block, Layer, Model, Ngrams, Norm, load_library
-from . import (
+from ..linear.ngrams import ROWS_PER_BUCKET, NgramTable
+from .engine import (
     CLASSIFIER,
     DEFAULTS,
     TAGGER,
@@ -38,9 +37,10 @@ from . import (
     join_ids,
     pad_tokens,
 )
+from .kernel import Block, Layer, Model, Ngrams, Norm, load_library
 
 if TYPE_CHECKING:
-    from ...tasks import Config
+    from ..tasks import Config
 
 # In the order of the enums of the kernel.
 CELLS = {"min_gru": 2, "lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}  # number of parts

@@ -1,6 +1,6 @@
-"""Engines: token ids → logits, in C (`native`), by the plain model (`torch`), or by ONNX Runtime.
+"""Engines: token ids → logits, in C (`native`) or by the plain model (`torch`).
 
-An engine knows neither texts nor labels: `Predictor` prepares texts and forms answers, the same for
+An engine knows neither texts nor labels: `FastRnn` prepares texts and forms answers, the same for
 all of them.
 """
 
@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from ...utils.errors import UserError
+from ..utils.errors import UserError
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from ...hub.model_folder import FinishedFolder
-    from ...linear.ngrams import NgramTable
-    from ...tasks import Config
+    from ..hub.model_folder import FinishedFolder
+    from ..linear.ngrams import NgramTable
+    from ..tasks import Config
 
 # in `architectures`
 CLASSIFIER = "RnnForSequenceClassification"
@@ -32,28 +32,35 @@ TAGGER = "RnnForTokenClassification"
 TokenIds: TypeAlias = Sequence[Sequence[int]]  # by text
 Arrays: TypeAlias = Mapping[str, np.ndarray]  # by name
 Precision = Literal["float32", "int16", "int8"]
-Backend = Literal["torch", "onnx"]
 
 
 @dataclass(frozen=True)
 class InferenceOptions:
-    """The choices of a user about loading and computing; [`Predictor`] explains each."""
+    """The choices of a user about loading and computing.
+
+    Args:
+        revision: Branch, tag or commit of a repo.
+        precision: `"float32"` answers as the model does (logits within 1e-5). `"int16"` computes
+            the products of matrices in 16 bits, which is faster: logits within 3e-3. `"int8"` is
+            the fastest on processors with AVX-512 VNNI, and int16 on others: logits within about
+            0.1, so that labels near a tie change. Without AVX2, as on ARM, both are float32.
+        tokens_per_batch: About how many tokens the plain model reads at once.
+        device: `cpu` is the fast path; None is the accelerator, if there is one.
+        threads: Threads for many texts, which do not change the answers; None is `OMP_NUM_THREADS`,
+            or all processors.
+    """
 
     revision: str | None = None
     precision: Precision = "float32"
     tokens_per_batch: int | None = None
     device: str | torch.device | None = "cpu"
     threads: int | None = None
-    backend: Backend = "torch"
 
     def __post_init__(self) -> None:
-        for name, choices in (("precision", get_args(Precision)), ("backend", get_args(Backend))):
-            choice = getattr(self, name)
-            if choice not in choices:
-                raise UserError(f"{name} must be one of {', '.join(choices)}: found {choice!r}")
-        if self.backend != "torch" and (self.precision, str(self.device)) != ("float32", "cpu"):
-            advice = f"leave them out with {self.backend}"
-            raise UserError(f"precision and device are for the backend torch: {advice}")
+        choices = get_args(Precision)
+        if self.precision not in choices:
+            found = f"found {self.precision!r}"
+            raise UserError(f"precision must be one of {', '.join(choices)}: {found}")
 
 
 DEFAULTS = InferenceOptions()
@@ -97,8 +104,6 @@ class Engine(ABC):
 
     def read_ngrams(self) -> NgramTable | None:
         """Return the linear part of a classifier; None for a model without one."""
-        if getattr(self.config, "ngram_rows", 0):
-            raise UserError("the weights of n-grams are not in memory: leave out the backend onnx")
         return None
 
     def advance(

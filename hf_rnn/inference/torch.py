@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ...hub.model_folder import load_model, load_without_weights
-from ...models.auto import head_class
-from ...utils.errors import explain
-from ..native import SWITCH, load_library
-from . import (
+from ..hub.model_folder import load_model, load_without_weights
+from ..models.auto import head_class
+from ..utils.errors import explain
+from .engine import (
     CLASSIFIER,
     DEFAULTS,
     Engine,
@@ -29,14 +28,15 @@ from . import (
     pad_ids,
     pad_tokens,
 )
+from .kernel import SWITCH, load_library
 from .native import read_ngrams, to_float
-from .stored import load_sentence_encoder, read_memory
+from .open import load_sentence_encoder, read_memory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from ...data.tokens import Tokenizer
-    from ...linear.ngrams import NgramTable
+    from ..data.tokens import Tokenizer
+    from ..linear.ngrams import NgramTable
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ def _warn_of_missing_kernel() -> None:
     if load_library() is None and os.environ.get(SWITCH) != "0":
         _LOGGER.warning(
             "predicting by torch takes two to four times as long as the kernel, which is not "
-            "built: install a wheel, or a C compiler and `python -m hf_rnn.inference.native`"
+            "built: install a wheel, or a C compiler and `python -m hf_rnn.inference.kernel`"
         )
 
 

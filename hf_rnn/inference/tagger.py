@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import (
+from .engine import (
     DEFAULTS,
     TAGGER,
     Arrays,
@@ -25,7 +25,7 @@ from .native import NativeEngine, StoredEngine, Weights
 from .words import WordReader
 
 if TYPE_CHECKING:
-    from ...tasks import Config
+    from ..tasks import Config
 
 
 class TaggerEngine(StoredEngine):

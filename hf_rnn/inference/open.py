@@ -1,31 +1,32 @@
-"""Read a finished folder without torch and transformers, and make its engine in C.
+"""Open the engine of a stored model, or of one in memory: the fastest that computes it.
 
-[`load_model`] handles unusual and damaged folders: it loads them with transformers, or names the
-damage.
+A folder is read without torch and transformers, where the kernel computes its model. Unusual and
+damaged folders are left to [`load_model`], which loads them with transformers or names the damage.
 """
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Sequence
+import logging
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...data.tokens import TokenizerFile
-from ...hub.model_folder import (
+from ..data.tokens import TokenizerFile
+from ..hub.model_folder import (
     FAST_TOKENIZERS,
     MODEL_TYPE,
     TOKENIZER,
     FinishedFolder,
     check_tokenizer,
+    find_folder,
     read_settings,
 )
-from ...utils.errors import UserError, explain
-from . import (
+from ..utils.errors import UserError, explain
+from .engine import (
     CLASSIFIER,
     DEFAULTS,
     TAGGER,
@@ -34,14 +35,18 @@ from . import (
     InferenceOptions,
     Source,
     Unsupported,
+    check_mode,
     hash_weights,
 )
-from .native import TABLE, NativeEngine
+from .native import MISSING, TABLE, NativeEngine
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from ...tasks import Config
+    from ..data.tokens import Tokenizer
+    from ..tasks import Config
+
+_LOGGER = logging.getLogger(__name__)
 
 PROJECTION = "2_Dense/model.safetensors"  # the last layer of a sentence encoder
 _DTYPES = {
@@ -67,24 +72,68 @@ _OPTIONAL = (
 _KNOWN_CODE = ("hf_rnn.models.", "torch.nn.", "transformers.activations")
 
 
-def absolute_name(name: str | Path) -> str:
-    """Return the path of a folder from the root; the id of a repo stays as it is."""
-    name = os.path.expanduser(name)
-    return os.path.abspath(name) if os.path.isdir(name) else name
+@dataclass(frozen=True)
+class Opened:
+    """A model that is ready to predict."""
+
+    engine: Engine
+    tokenizer: Tokenizer
+    folder: FinishedFolder
 
 
-def open_folder(name: str, files: Sequence[str], revision: str | None = None) -> FinishedFolder:
-    """Return a folder, or that of the cache with these files of a repo, which may not have them."""
-    folder = Path(os.path.expanduser(name))
-    if not folder.is_dir():
-        from ...hub.client import fetch  # huggingface_hub is not needed for a folder
+def open_engine(
+    name_or_path: str | Path, options: InferenceOptions = DEFAULTS, is_encoder: bool = False
+) -> Opened:
+    """Load a model, from a finished folder or a repo of the Hub, and its tokenizer.
 
-        folder = fetch(name, revision, only=files)
-    elif revision is not None:
-        raise UserError(
-            f"{name} is a folder here, which has no revision {revision!r}: leave it out"
-        )
-    return FinishedFolder(folder)
+    A sentence encoder is a classifier, whose logits are its vectors before normalisation.
+
+    Raises:
+        UserError: For an incomplete or damaged model, and for an unknown or missing device.
+    """
+    folder = FinishedFolder(find_folder(name_or_path, options.revision))
+    source = Source(str(name_or_path), folder, is_encoder)
+    reason = None
+    if str(options.device) == "cpu":
+        try:
+            return Opened(*open_native(source, options), folder)
+        except Unsupported as error:
+            reason = str(error)
+
+    from .torch import load_torch  # torch takes seconds
+
+    model, tokenizer = load_torch(source, options)  # a UserError names what is damaged
+    with explain(f"{source.name} cannot be loaded, because of {folder.weights.name}"):
+        engine = choose_engine(model, tokenizer, options)
+    engine.fingerprint = fingerprint_folder(folder)  # weights in memory are float32
+    if reason is not None and not engine.is_plain:  # else the reason was logged
+        _LOGGER.warning("transformers loads the model, which takes seconds: %s", reason)
+    return Opened(engine, tokenizer, folder)
+
+
+def choose_engine(
+    model: PreTrainedModel, tokenizer: Tokenizer, options: InferenceOptions = DEFAULTS
+) -> Engine:
+    """Return the engine of a model in memory: in C where the kernel computes it, else torch.
+
+    Later training of the model does not change what the kernel computes.
+    """
+    model = getattr(model, "_orig_mod", model)  # under torch.compile
+    check_mode(model)
+    if model.device.type == "cpu" and not model.can_generate():
+        try:
+            return copy_weights(model, options)
+        except Unsupported as error:
+            if str(error) != MISSING:
+                _LOGGER.warning(
+                    "the plain model predicts, as the kernel does not compute this one: %s", error
+                )
+    from .torch import TorchEngine
+
+    return TorchEngine(model, tokenizer)
+
+
+# ---- a folder without torch ----
 
 
 def load_config(name: str, folder: FinishedFolder) -> SimpleNamespace:
@@ -237,7 +286,7 @@ def read_memory(model: PreTrainedModel) -> dict[str, np.ndarray]:
 def make_native(config: Config, weights: Arrays, options: InferenceOptions, head: str) -> Engine:
     """Return the engine in C of a model; see [`NativeEngine`]."""
     if head == TAGGER and (getattr(config, "crf", False) or getattr(config, "word_forms", 0)):
-        from .heads import TaggerEngine
+        from .tagger import TaggerEngine
 
         return TaggerEngine(config, weights, options.precision)
     return NativeEngine(config, weights, options.precision, head)

@@ -1,7 +1,6 @@
 """ONNX files: the graph against torch for every model and mask, parity, the verb, the runtime."""
 
 import json
-import pickle
 import shutil
 from functools import partial
 
@@ -12,24 +11,22 @@ import torch
 from transformers import AutoTokenizer
 
 from hf_rnn import (
-    FastRnn,
     RnnConfig,
     RnnForCausalLM,
     RnnForSequenceClassification,
     RnnForTokenClassification,
     RnnModel,
 )
+from hf_rnn.export import export
 from hf_rnn.hub.card import read_facts
 from hf_rnn.hub.model_folder import FinishedFolder, load_model
-from hf_rnn.inference.engines.torch import compute_logits
-from hf_rnn.inference.onnx import export
 from hf_rnn.utils.errors import UserError
 
 onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
 pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 
-from hf_rnn.inference.engines.onnx import open_session, run_session  # noqa: E402
-from hf_rnn.inference.onnx.graph import ONNX_CELLS, build_graph  # noqa: E402 - imports onnx
+from hf_rnn.export.check import open_session, run_session  # noqa: E402
+from hf_rnn.export.graph import ONNX_CELLS, build_graph  # noqa: E402 - imports onnx
 
 CELLS = ["rnn_tanh", "rnn_relu", "gru", "lstm", "min_gru"]
 VOCABULARY = 23
@@ -203,7 +200,7 @@ def tokenizer(trained):
 @pytest.fixture
 def folder(copy, monkeypatch):
     """A finished folder that a test may change; exports compare few texts."""
-    monkeypatch.setattr("hf_rnn.inference.onnx.exporter.TEXTS", 40)
+    monkeypatch.setattr("hf_rnn.export.check.TEXTS", 40)
     return copy
 
 
@@ -308,86 +305,3 @@ def test_mistakes_are_one_line(command, folder, tmp_path):
             (folder / "model.safetensors").unlink()
         code, out, err = command("export", *arguments)
         assert (code, out, err.count("\n")) == (2, "", 1) and message in err
-
-
-# ---- the runtime ----
-
-TEXTS_TO_PREDICT = [
-    "the miro box",
-    "",
-    "selk",
-    "sand near a door",
-    "never seen words",
-    "miro " * 50,
-] * 3
-
-
-@pytest.fixture(scope="module")
-def expected(trained):
-    model, tokenizer = load_model(trained.folder)
-    logits = compute_logits(
-        model, tokenizer, tokenizer(TEXTS_TO_PREDICT, truncation=True)["input_ids"]
-    )
-    return [model.config.id2label[row] for row in logits.argmax(dim=1).tolist()], logits.softmax(
-        dim=1
-    ).numpy()
-
-
-def test_answers_are_the_models_in_the_order_of_the_texts(exported, expected):
-    classifier = FastRnn.from_pretrained(exported.root, backend="onnx", tokens_per_batch=40)
-    labels, scores = expected
-    assert len(set(labels)) > 1, "premise"
-    np.testing.assert_allclose(classifier.predict_proba(TEXTS_TO_PREDICT), scores, atol=1e-4)
-    answers = classifier.predict(iter(TEXTS_TO_PREDICT))
-    assert [answer["label"] for answer in answers] == labels
-    assert [answer["score"] for answer in answers] == pytest.approx(
-        scores.max(axis=1).tolist(), abs=1e-4
-    )
-    assert classifier.predict([]) == [] and classifier.predict_proba([]).shape == (0, 3)
-
-
-def test_the_file_answers_without_the_weights_and_in_other_processes(exported, expected, tmp_path):
-    folder = shutil.copytree(exported.root, tmp_path / "model")
-    (folder / "model.safetensors").unlink()
-    first = FastRnn.from_pretrained(folder, backend="onnx", tokens_per_batch=7)
-    for classifier in (first, pickle.loads(pickle.dumps(first))):
-        assert classifier.options.tokens_per_batch == 7
-        assert [answer["label"] for answer in classifier.predict(TEXTS_TO_PREDICT)] == expected[0]
-    with pytest.raises(IndexError, match="from 0 to"):
-        first.logits([[1, -1]])
-
-
-def test_a_missing_or_outdated_file_is_refused(folder):
-    def refuse(**options):
-        with pytest.raises(UserError) as caught:
-            FastRnn.from_pretrained(folder, backend="onnx", **options)
-        return str(caught.value)
-
-    assert f"has no onnx/model.onnx: make it with `hf-rnn export --model '{folder}'`" in refuse()
-    export(folder)
-    model, _ = load_model(folder)
-    model.classifier.bias.data += 1
-    model.save_pretrained(folder)
-    assert "was made of other weights" in refuse()
-
-
-def test_the_hub_sends_only_the_files_that_are_needed(
-    hub, exported, expected, tmp_path, monkeypatch
-):
-    from hf_rnn import push
-
-    monkeypatch.setattr("getpass.getuser", lambda: "me")
-    pushed = push(exported.root, "me/films")
-    assert "onnx/model.onnx" in pushed.files
-    repo, names = hub.repos["me/films"], {"vocab.txt", "spiece.model", "chat_template.jinja"}
-    repo.add("main", "more", {**repo.files(), **dict.fromkeys(names, b"x")})
-    answers = FastRnn.from_pretrained("me/films", backend="onnx").predict(TEXTS_TO_PREDICT)
-    assert [answer["label"] for answer in answers] == expected[0]
-    got = {path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()}
-    assert {"model.onnx", *names} <= got and "model.safetensors" not in got
-    files = repo.files()
-    repo.add(
-        "main", "less", {name: blob for name, blob in files.items() if name != "onnx/model.onnx"}
-    )
-    with pytest.raises(UserError, match=r"me/films has no onnx/model.onnx: its owner makes it"):
-        FastRnn.from_pretrained("me/films", backend="onnx")

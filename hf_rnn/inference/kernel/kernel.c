@@ -1,7 +1,7 @@
 // Compute the logits of recurrent networks from token ids, for inference on a CPU.
 //
 // Texts are packed: the tokens of one text after those of another, without padding. `hf_rnn_run` answers for one batch
-// of texts; engines/native.py makes its structures and checks every shape and id. A text gets the same bits in any batch.
+// of texts; native.py makes its structures and checks every shape and id. A text gets the same bits in any batch.
 //
 // The file includes itself once per instruction set, with vectors of LANES floats and tiles of ROWS rows, and takes
 // the widest set that the processor has. It needs the vector extensions of GCC and Clang.

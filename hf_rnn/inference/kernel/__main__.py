@@ -1,4 +1,4 @@
-"""Compile the kernel in its folder: `python -m hf_rnn.inference.native [COMPILER OPTION ...]`."""
+"""Compile the kernel in its folder: `python -m hf_rnn.inference.kernel [COMPILER OPTION ...]`."""
 
 from __future__ import annotations
 

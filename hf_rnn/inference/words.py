@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import TAGGER, Arrays, Precision, TokenIds, Unsupported, check_ids, join_ids
+from .engine import TAGGER, Arrays, Precision, TokenIds, Unsupported, check_ids, join_ids
 from .native import TABLE, NativeEngine, Weights
 
 if TYPE_CHECKING:
-    from ...tasks import Config
+    from ..tasks import Config
 
 # as in models/token_classification_rnn.py
 _MARK = 2

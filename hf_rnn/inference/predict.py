@@ -1,16 +1,18 @@
-"""[`Predictor`]: texts → answers of any task, by any engine.
+"""[`FastRnn`]: texts → answers of any task, by any engine; [`SentenceEncoder`]: texts → vectors.
 
-`tokens` makes ids from texts, an engine logits from ids, and the task of the model answers from
-logits. `fast.py` adds tables and streams.
+`data.tokens` makes ids from texts, an engine logits from ids, and the task of the model answers
+from logits.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import shlex
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 import numpy as np
 
@@ -18,20 +20,21 @@ from ..data.tokens import FastTokenizer
 from ..hub.model_folder import FinishedFolder
 from ..tasks import Answer, check_answers, compute_scores, score_kind, task_of
 from ..utils.errors import UserError, find_text_error, list_texts
-from .engines import Backend, Engine, InferenceOptions, Precision, TokenIds
-from .engines.open import choose_engine, open_engine
-from .engines.stored import absolute_name
+from .engine import Engine, InferenceOptions, TokenIds
+from .open import choose_engine, open_engine
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel
 
     from ..data.errors import BadRow
     from ..data.tokens import Tokenizer
+    from .stream import TextStream
+
+Table = TypeVar("Table")
 
 
-class Predictor:
-    """From texts to the answers of a model's task, whichever engine computes its logits.
+class FastRnn:
+    """From texts, tables and texts that grow to the answers of a model's task; also `Tagger`.
 
     On a CPU the network runs in C, without torch. The plain model predicts where that is not
     possible: on an accelerator, without the compiled kernel, and for a model with hooks, adapters
@@ -44,30 +47,22 @@ class Predictor:
     Args:
         model: In evaluation mode; or an engine.
         tokenizer: The tokenizer of the model; texts are truncated to its `model_max_length`.
-        precision: `"float32"` answers as the model does (logits within 1e-5). `"int16"` computes
-            the products of matrices in 16 bits, which is faster: logits within 3e-3. `"int8"` is
-            the fastest on processors with AVX-512 VNNI, and int16 on others: logits within about
-            0.1, so that labels near a tie change. Without AVX2, as on ARM, both are float32.
-        tokens_per_batch: About how many tokens the plain model or ONNX Runtime reads at once.
-        threads: Threads for many texts, which do not change the answers; None is `OMP_NUM_THREADS`,
-            or all processors.
+        options: Those of [`InferenceOptions`], such as `precision`.
 
     Raises:
         UserError: For an unknown `precision`, and for a language model.
         ValueError: When the model is in training mode.
+
+    Example:
+        >>> classifier = FastRnn.from_pretrained("out/tweets")
+        >>> classifier.predict(["best concert of my life!"])
+        [{'label': 'positive', 'score': 0.9}]
     """
 
     def __init__(
-        self,
-        model: PreTrainedModel | Engine,
-        tokenizer: Tokenizer,
-        precision: Precision = "float32",
-        tokens_per_batch: int | None = None,
-        threads: int | None = None,
+        self, model: PreTrainedModel | Engine, tokenizer: Tokenizer, **options: Any
     ) -> None:
-        self.options = InferenceOptions(
-            precision=precision, tokens_per_batch=tokens_per_batch, threads=threads
-        )
+        self.options = InferenceOptions(**options)
         if not isinstance(model, Engine):
             model = choose_engine(model, tokenizer, self.options)
         self.engine = model
@@ -86,28 +81,19 @@ class Predictor:
 
     @classmethod
     def from_pretrained(
-        cls,
-        name_or_path: str | Path,
-        revision: str | None = None,
-        precision: Precision = "float32",
-        tokens_per_batch: int | None = None,
-        device: str | torch.device | None = "cpu",
-        threads: int | None = None,
-        backend: Backend = "torch",
+        cls, name_or_path: str | Path, revision: str | None = None, **options: Any
     ) -> Self:
         """Load a finished folder, or a repo of the Hub by its id.
 
-        The `revision` is a branch, tag or commit of a repo. With the `device` None the model is on
-        the accelerator, if there is one. The `backend` `"onnx"` runs the file of `hf-rnn export`,
-        which gives the model's numbers within 1e-4. The other arguments are those of [`FastRnn`].
+        The options are those of [`InferenceOptions`]: `precision`, `device`, `threads` and
+        `tokens_per_batch`.
 
         Raises:
             UserError: For an incomplete model, named in the message, and for an unknown or missing
                 device.
         """
-        options = InferenceOptions(revision, precision, tokens_per_batch, device, threads, backend)
-        opened = open_engine(name_or_path, options)
-        predictor = cls(opened.engine, opened.tokenizer, precision, tokens_per_batch, threads)
+        opened = open_engine(name_or_path, InferenceOptions(revision, **options))
+        predictor = cls(opened.engine, opened.tokenizer, **options)
         predictor._name = absolute_name(name_or_path)
         predictor._thresholds = opened.folder.read_thresholds()
         return predictor
@@ -118,12 +104,15 @@ class Predictor:
         return self._fingerprint or self.engine.fingerprint
 
     def __reduce__(self) -> tuple[object, ...]:
-        options = self.options.precision, self.options.tokens_per_batch, self.options.threads
-        state = {"_name": self._name, "_thresholds": self._thresholds}
+        state = {
+            "_name": self._name,
+            "_thresholds": self._thresholds,
+            "options": self.options,
+        }
         if self.engine.model is not None:  # whose weights may be rounded otherwise than the stored
             state["_fingerprint"] = self.fingerprint
-        arguments = self.engine.model or self.engine, self.tokenizer, *options
-        return type(self), arguments, state
+        make = partial(type(self), precision=self.options.precision)
+        return make, (self.engine.model or self.engine, self.tokenizer), state
 
     def predict(
         self,
@@ -156,8 +145,17 @@ class Predictor:
             return self._tag(list_texts(texts))
         scores = self.predict_proba(texts)
         answers = self.answer_scores(scores, target)
-        if self._chooses_one and (all_scores or top_k > 1):
-            self._add_labels(answers, scores, all_scores, top_k)
+        if not self._chooses_one:
+            return answers
+        names = list(self.config.id2label.values())
+        for answer, row in zip(answers, scores, strict=True):
+            if all_scores:
+                answer["scores"] = dict(zip(names, row.tolist(), strict=True))
+            if top_k > 1:
+                following = np.argsort(-row, kind="stable")[1:top_k].tolist()
+                for rank, number in enumerate(following, 2):
+                    answer[f"label_{rank}"] = names[number]
+                    answer[f"score_{rank}"] = float(row[number])
         return answers
 
     def _tag(self, texts: list[str]) -> list[Answer]:
@@ -170,19 +168,6 @@ class Predictor:
         logits = self.logits(encoded["input_ids"])
         check_finite_logits(logits.reshape(-1, self.config.num_labels))
         return self.task.answers(logits, self.config, texts, encoded)
-
-    def _add_labels(
-        self, answers: list[Answer], scores: np.ndarray, all_scores: bool, top_k: int
-    ) -> None:
-        """Add to answers the scores of all labels, and the next ones after the best."""
-        names = list(self.config.id2label.values())
-        for answer, row in zip(answers, scores, strict=True):
-            if all_scores:
-                answer["scores"] = dict(zip(names, row.tolist(), strict=True))
-            following = np.argsort(-row, kind="stable")[1:top_k].tolist()
-            for rank, number in enumerate(following, 2):
-                answer[f"label_{rank}"] = names[number]
-                answer[f"score_{rank}"] = float(row[number])
 
     def answer_each(
         self,
@@ -283,3 +268,120 @@ class Predictor:
     def logits(self, input_ids: TokenIds) -> np.ndarray:
         """Return the logits `(N, C)` of token ids by text, also of padding; see [`Engine.run`]."""
         return self.engine.run(input_ids, self.options)
+
+    def predict_table(self, table: Table, **settings: Any) -> Table:
+        """Return a frame of pandas or polars, or a table of Arrow, with the columns of answers.
+
+        A row whose text is missing keeps its place, with the reason in a column `error`.
+
+        Args:
+            table: The frame; it does not change.
+            settings: `text_column` and `text_pair_column`, by default those with usual names such
+                as `text`; `prefix` of the new columns, by default `predicted_` if the table has one
+                of their names; `all_scores` adds a column per class, such as `scores.positive`.
+
+        Raises:
+            UserError: For a missing column, whose message lists the columns.
+        """
+        # needs pyarrow, which a service does not have
+        from .tables import TableSettings, answer_frame
+
+        if not hasattr(table, "__arrow_c_stream__"):
+            found = type(table).__name__
+            raise UserError(
+                f"predict_table reads a frame of pandas, polars or Arrow: found {found}"
+            )
+        return answer_frame(self, table, "the table", TableSettings(**settings), {}, is_batch=False)
+
+    def explain(self, text: str, most: int = 8) -> Answer:
+        """Return the answer to a text, and the words and phrases that count most for it.
+
+        The numbers are in units of the logit of the label; with one label per text, of its
+        distance to the mean of all labels. The share of an n-gram in the linear part is exact. For
+        the network the number of a word is its loss when the word is left out.
+
+        Args:
+            text: The text; its first 256 words are left out one by one.
+            most: The number of phrases.
+
+        Returns:
+            The answer of [`predict`], with `because`: a list of `[phrase, number]`, the largest
+            numbers first; those below zero speak against the label.
+
+        Raises:
+            UserError: For a tagger, and a model of text pairs.
+        """
+        from .explain import explain_spans
+
+        explanation = explain_spans(self, text)
+        answer = self.answer_scores(explanation.scores)[0]
+        return {**answer, "because": explanation.phrases(most)}
+
+    def stream(self, state: bytes | None = None, target: float | None = None) -> TextStream:
+        """Return a stream that reads a text piece by piece; see [`TextStream`].
+
+        Args:
+            state: From `TextStream.save`, to continue its text with its own target.
+            target: As in [`predict`]; its thresholds were chosen for whole texts.
+
+        Raises:
+            UserError: For a model that was not trained with `streaming`, and a damaged or foreign
+                state.
+        """
+        if self.task.per_token:
+            raise UserError("a tagger does not stream: tag the last sentence again when it grows")
+        if not getattr(self.config, "streaming", False):
+            raise UserError(
+                "the model does not stream: train one with `hf-rnn train DATA OUT --streaming`"
+            )
+        if state is not None and target is not None:
+            raise UserError("a state has its own target: leave it out")
+        from .stream import TextStream
+
+        if target is not None:
+            self.read_thresholds(target)
+        stream = TextStream(self, target)
+        if state is not None:
+            stream.restore(state)
+        return stream
+
+
+Tagger = FastRnn
+
+
+def absolute_name(name: str | Path) -> str:
+    """Return the path of a folder from the root; the id of a repo stays as it is."""
+    name = os.path.expanduser(name)
+    return os.path.abspath(name) if os.path.isdir(name) else name
+
+
+class SentenceEncoder:
+    """The vectors of `SentenceTransformer` for an encoder of `hf-rnn pretrain`, without torch.
+
+    Example:
+        >>> encoder = SentenceEncoder.from_pretrained("encoder")
+        >>> encoder.encode(["so good", "so bad"]).shape
+        (2, 384)
+    """
+
+    def __init__(self, engine: Engine, tokenizer: Tokenizer, **options: Any) -> None:
+        self.engine = engine
+        self.options = InferenceOptions(**options)
+        self._encode = FastTokenizer(tokenizer)
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str | Path, revision: str | None = None, **options: Any
+    ) -> Self:
+        """Load an encoder: a folder, or a repo of the Hub; the options are those of [`FastRnn`].
+
+        Raises:
+            UserError: For a folder without an encoder's projection.
+        """
+        opened = open_engine(name_or_path, InferenceOptions(revision, **options), is_encoder=True)
+        return cls(opened.engine, opened.tokenizer, **options)
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the unit vectors `(N, S)` of texts in float32, in their order."""
+        vectors = self.engine.run(self._encode(texts), self.options)
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
