@@ -4,8 +4,8 @@
     python scripts/golden.py after/             # with that of another
     git diff --no-index before/ after/
 
-A case is a list of `hf-rnn` commands in a folder of its own. Of each command the exit code, the
-output, the error lines of a failure and the files are kept: weights as hashes, texts without times,
+A case is a list of `hf-rnn` commands in a folder of its own. Kept are the exit code of each
+command, its output, the error lines of a failure and its files: weights as hashes, texts without times,
 dates and versions. The same commit writes the same files twice on one machine.
 """
 
@@ -31,7 +31,7 @@ SMALL = (
 )
 BRIEF = "--num_train_epochs 1 --disable_tqdm yes"
 
-# what differs between two runs of one commit
+# times, dates and versions differ between two runs
 VARYING = [
     (re.compile(r'("[a-z_]*(?:seconds|date|version|time)[a-z_]*": )[^,\n}]+'), r"\1null"),
     (re.compile(r"\d{4}-\d\d-\d\d(T[\d:.+Z-]+)?"), "DATE"),

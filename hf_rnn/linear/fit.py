@@ -145,7 +145,7 @@ def fit_part(rows: TrainingRows, pieces: Mapping[int, str]) -> LinearPart | None
     letters = vstack([tokens.read(copy) @ counts for copy in rows.copies], "csr")
     letter_scale = _weigh(np.bincount(letters[:count].indices, minlength=counts.shape[1]), count)
     letter_scale *= _CHARACTERS_WEIGHT / _measure_length(letters[:count], letter_scale)
-    length = math.hypot(1, _CHARACTERS_WEIGHT)  # of a row with both kinds of features
+    length = math.hypot(1, _CHARACTERS_WEIGHT)  # of a row with both
     scale = scale / length
     letter_scale = letter_scale / length
     both = hstack([features @ diags(scale), letters @ diags(letter_scale)], "csr")
@@ -219,7 +219,7 @@ def _spell(rows: TrainingRows, pieces: Mapping[int, str]) -> tuple[Vocabulary, c
     is_shared = np.bincount(counts.indices, minlength=len(numbers)) > 1
     if not is_shared.any():
         return None
-    hashes = np.array(ids, np.int64) + 1  # of n-grams of one token
+    hashes = np.array(ids, np.int64) + 1  # an n-gram of one token
     counts_of_tokens = np.zeros(len(ids), np.int64)
     return Vocabulary(hashes, counts_of_tokens), counts[:, np.flatnonzero(is_shared)]
 

@@ -90,7 +90,7 @@ def is_wide(run: Run, model: PreTrainedModel) -> bool:
 def make_rows(run: Run, tokens: Tokens, model: PreTrainedModel) -> TrainingRows:
     """Return the training rows of a run, without those of an extension.
 
-    Where the run mistypes, there is a mistyped copy of them too.
+    A run that mistypes has a mistyped copy of them too.
     """
     texts = run.texts["train"]
     examples = tokens.examples["train"].select(range(len(texts)))
