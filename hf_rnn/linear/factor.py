@@ -18,7 +18,7 @@ import numpy as np
 
 USUAL_FACTOR = 1.0  # with fewer validation rows
 LEAST_VALIDATION = 30
-_CENTRE = 0.6  # of the prior, times the ratio of the scales
+_CENTRE = 0.6  # times the ratio of the scales
 _SPREAD = 0.49  # standard deviation of the logarithm
 _FACTORS = [0.0, *(2.0 ** np.arange(-6, 7.01, 0.25)).tolist()]
 _SCALES = (-6.0, 6.0)  # logarithms of the factors that calibrate

@@ -145,7 +145,7 @@ def fit_part(rows: TrainingRows, pieces: Mapping[int, str]) -> LinearPart | None
     letters = vstack([tokens.read(copy) @ counts for copy in rows.copies], "csr")
     letter_scale = _weigh(np.bincount(letters[:count].indices, minlength=counts.shape[1]), count)
     letter_scale *= _CHARACTERS_WEIGHT / _measure_length(letters[:count], letter_scale)
-    length = math.hypot(1, _CHARACTERS_WEIGHT)  # of a row with both
+    length = math.hypot(1, _CHARACTERS_WEIGHT)  # row with both
     scale = scale / length
     letter_scale = letter_scale / length
     both = hstack([features @ diags(scale), letters @ diags(letter_scale)], "csr")
