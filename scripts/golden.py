@@ -5,8 +5,8 @@
     git diff --no-index before/ after/
 
 A case is a list of `hf-rnn` commands in a folder of its own. Kept are the exit code of each
-command, its output, the error lines of a failure and its files: weights as hashes, texts without times,
-dates and versions. The same commit writes the same files twice on one machine.
+command, its output, the error lines of a failure and its files: weights as hashes, texts without
+times, dates and versions. The same commit writes the same files twice on one machine.
 """
 
 import argparse
