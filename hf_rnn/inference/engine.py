@@ -6,17 +6,17 @@ all of them.
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
 from ..utils.errors import UserError
+from ..utils.hashing import digest
 
 if TYPE_CHECKING:
     import torch
@@ -130,12 +130,12 @@ class Engine(ABC):
 
 def hash_weights(weights: Arrays) -> str:
     """Return the fingerprint of weights by name."""
-    digest = hashlib.sha256()
+    parts: list[Any] = []
     for name in sorted(weights):
         values = np.ascontiguousarray(weights[name])
-        digest.update(f"{name} {values.dtype.str} {values.shape}".encode())
-        digest.update(values.reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()[:16]
+        parts.append(f"{name} {values.dtype.str} {values.shape}")
+        parts.append(values.reshape(-1).view(np.uint8))
+    return digest(*parts)[:16]
 
 
 def check_mode(model: PreTrainedModel) -> None:
