@@ -95,7 +95,7 @@ def write_tables() -> None:
 
     words = ("late", "early", "good", "bad", "bus", "train", "shop", "day")
     texts = [" ".join(draw.choices(words, k=draw.randint(1, 9))) for _ in range(240)]
-    labels = [",".join(word for word in ("good", "bad", "bus") if word in text) for text in texts]
+    labels = [",".join(sorted({"good", "bad", "bus"} & {*text.split()})) for text in texts]
     write_pairs("labels.tsv", texts, labels)
     write_pairs("numbers.tsv", texts, [str(text.count("o") / 2) for text in texts])
     pairs = [f"{first}\t{draw.choice(texts)}" for first in texts]
@@ -111,12 +111,9 @@ def write_tables() -> None:
         "long.tsv", long_texts, ["few" if text.count("bus") < 22 else "many" for text in long_texts]
     )
     make_teacher("bert", [text for text, _ in rows])
-    few = [row for label in ("positive", "negative", "neutral") for row in rows if row[1] == label]
-    write_pairs(
-        "few.tsv",
-        [text for text, _ in few[:8] + few[-8:]],
-        [label for _, label in few[:8] + few[-8:]],
-    )
+    few = sorted(rows, key=lambda row: row[1])
+    few = few[:8] + few[-8:]
+    write_pairs("few.tsv", [text for text, _ in few], [label for _, label in few])
 
 
 def make_teacher(folder: str, texts: list[str]) -> None:
@@ -124,8 +121,9 @@ def make_teacher(folder: str, texts: list[str]) -> None:
     import torch
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
-    words = sorted({word for text in texts for word in text.lower().split() if word.isalpha()})
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words, *map(chr, range(97, 123))]
+    words = sorted({*" ".join(texts).lower().split()})
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *filter(str.isalpha, words)]
+    pieces += map(chr, range(97, 123))
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     torch.manual_seed(0)
     model = BertModel(BertConfig(vocab_size=len(pieces), intermediate_size=16, **sizes))
