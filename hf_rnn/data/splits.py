@@ -97,8 +97,9 @@ def make_datasets(
     for split, rows in sources.items():
         data[split] = _make_dataset(split, rows, masks[split])
         report.label_counts[split] = _count_classes(rows, masks[split])
+        report.places[split] = rows.places[masks[split]]
         if rows.table is not None:
-            report.tables[split] = rows.table, rows.places[masks[split]]
+            report.tables[split] = rows.table, report.places[split]
     return data
 
 
