@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from ..hub.model_folder import FinishedFolder
+    from ..linear.ngrams import NgramTable
     from ..tasks import Config
-    from ..tokenizers.ngrams import NgramTable
 
 # in `architectures`
 CLASSIFIER = "RnnForSequenceClassification"

@@ -17,9 +17,9 @@ from ..data.report import DataReport
 from ..data.splits import hash_texts, join_texts
 from ..data.typos import mistype_rows
 from ..evaluation import decisions
-from ..evaluation.linear import LinearBaseline
 from ..evaluation.scores import single_scores
 from ..hub.model_folder import load_model
+from ..linear.baseline import LinearBaseline
 from ..tasks import Config, Metrics, Task, compute_scores, task_of
 from ..utils.errors import UserError
 from ..utils.process import replace_file

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..tokenizers.ngrams import ROWS_PER_BUCKET, NgramTable
+from ..linear.ngrams import ROWS_PER_BUCKET, NgramTable
 from .engine import (
     CLASSIFIER,
     DEFAULTS,

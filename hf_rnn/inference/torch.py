@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from ..data.tokens import Tokenizer
-    from ..tokenizers.ngrams import NgramTable
+    from ..linear.ngrams import NgramTable
 
 _LOGGER = logging.getLogger(__name__)
 

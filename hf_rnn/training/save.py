@@ -38,11 +38,11 @@ from ..evaluation.decisions import (
     write_thresholds,
 )
 from ..evaluation.figures import plot_confusion_matrix, plot_learning_curve
-from ..evaluation.linear import LinearBaseline
 from ..evaluation.scores import single_scores
 from ..hub.card import write_card
 from ..hub.model_folder import FinishedFolder, find_built_in, find_folder, read_config
 from ..inference.open import fingerprint_folder
+from ..linear.baseline import LinearBaseline
 from ..models.auto import ENCODER, HEADS, PIPELINES, head_name
 from ..models.modeling_rnn import RnnModel, list_sentence_modules
 from ..settings.resolve import Settings, list_changes, record

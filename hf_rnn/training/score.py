@@ -15,8 +15,8 @@ from transformers import PreTrainedModel
 
 from ..data.typos import SHOWN_TYPOS, mistype_rows
 from ..evaluation.calibration import calibrate
-from ..evaluation.linear import LinearBaseline, linear_scores
 from ..evaluation.scores import single_scores
+from ..linear.baseline import LinearBaseline, linear_scores
 from ..tasks import Metrics, compute_scores
 from ..utils.errors import UserError
 from ..utils.process import only_errors
