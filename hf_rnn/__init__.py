@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from .hub.push import push as push
     from .inference.batches import BatchPredictor as BatchPredictor
     from .inference.evaluate import evaluate as evaluate
-    from .inference.fast import FastRnn as FastRnn
-    from .inference.fast import SentenceEncoder as SentenceEncoder
-    from .inference.fast import Tagger as Tagger
+    from .inference.predict import FastRnn as FastRnn
+    from .inference.predict import SentenceEncoder as SentenceEncoder
+    from .inference.predict import Tagger as Tagger
     from .models.causal_lm_rnn import RnnForCausalLM as RnnForCausalLM
     from .models.configuration_rnn import RnnConfig as RnnConfig
     from .models.modeling_rnn import RnnForSequenceClassification as RnnForSequenceClassification
@@ -68,10 +68,10 @@ else:
         "RnnClassifier": "training.sklearn",
         "RnnRegressor": "training.sklearn",
         "evaluate": "inference.evaluate",
-        "FastRnn": "inference.fast",
-        "SentenceEncoder": "inference.fast",
+        "FastRnn": "inference.predict",
+        "SentenceEncoder": "inference.predict",
         "pretrain": "training.pretrain",
-        "Tagger": "inference.fast",
+        "Tagger": "inference.predict",
         "BatchPredictor": "inference.batches",
         "Labeller": "desk.labeller",
     }

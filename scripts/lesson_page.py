@@ -34,7 +34,7 @@ def build_page(folder: Path) -> Path:
     import torch
 
     import hf_rnn
-    from hf_rnn.inference.onnx import export
+    from hf_rnn.export import export
 
     data = course.Tweets().data.map(
         lambda row: {"text": " ".join(re.findall(WORD, row["text"].lower()))}

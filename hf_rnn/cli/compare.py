@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..data import Location
+from ..data import ColumnFlags, Location
+from ..data.columns import read_texts
 from ..models.settings_rnn import setting
-from ..quality.table import ColumnFlags, read_texts
 from ..settings.flags import Flags
 from ..utils.errors import install_hint
 from .console import ModelFlags, print_note
@@ -43,7 +43,7 @@ def run(argv: Sequence[str]) -> None:
     arguments.check_model()
     tables = [read_texts(path, arguments) for path in (arguments.old, arguments.new)]
     from ..hub import model_folder
-    from ..inference.fast import FastRnn
+    from ..inference.predict import FastRnn
     from ..quality.compare import compare, draw_comparison
 
     model_folder.quiet()

@@ -40,8 +40,8 @@ def run(argv: Sequence[str]) -> None:
     arguments.check_model()
     if arguments.npm is not None and not arguments.web:
         raise UserError("--npm is for the page: add --web, or leave it out")
+    from ..export import export
     from ..hub import model_folder
-    from ..inference.onnx import export
 
     model_folder.quiet()
     result = export(

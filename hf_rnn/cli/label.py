@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..data import Location
+from ..data import ColumnFlags, Location
+from ..data.columns import read_texts
 from ..models.settings_rnn import setting
-from ..quality.table import ColumnFlags, read_texts
 from ..settings.flags import Flags
 from ..utils.process import write_whole
 from .console import print_note

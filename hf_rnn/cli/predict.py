@@ -25,7 +25,7 @@ from ..utils.errors import NO_TEXT, UserError, check_text
 from .console import ModelFlags, StandardOutput, print_note, write_out
 
 if TYPE_CHECKING:
-    from ..inference.fast import FastRnn
+    from ..inference.predict import FastRnn
 
 # flags
 _TABLES = (
@@ -101,7 +101,6 @@ class PredictArguments(ModelFlags):
         None, 'csv: a " encloses fields of a table; none: it is a letter'
     )
     prefix: str | None = setting(None, "begins the names of the columns of answers")
-    backend: Literal["torch", "onnx"] = setting("torch", "torch, or the file of hf-rnn export")
     precision: Literal["float32", "int16", "int8"] = setting(
         "float32", "int16 is faster, with logits within 3e-3; int8 more so, within about 0.1"
     )
@@ -175,11 +174,10 @@ def run(argv: Sequence[str]) -> int:
     arguments: PredictArguments = FLAGS.build(argv)
     arguments.check()
     is_table = arguments.reads_table()
-    if arguments.backend == "torch":
-        arguments.check_model()
+    arguments.check_model()
     from ..hub.model_folder import quiet
-    from ..inference.engines import InferenceOptions
-    from ..inference.fast import FastRnn
+    from ..inference.engine import InferenceOptions
+    from ..inference.predict import FastRnn
 
     quiet()
     options = {option.name: getattr(arguments, option.name) for option in fields(InferenceOptions)}

@@ -12,14 +12,13 @@ each further one is I-. Other tags, such as parts of speech, stay unchanged.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import chain
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import datasets
 import numpy as np
@@ -61,104 +60,79 @@ def to_iob2(tags: Sequence[str]) -> list[str]:
     return written
 
 
-class _Word(NamedTuple):
-    """A token of a sentence with its tag, or why it is rejected."""
-
-    row: int  # number of its line or sentence in the table
-    line: str  # its line, or its sentence
-    token: str = ""
-    tag: str = ""
-    fault: Fault | None = None
-
-
 @dataclass
-class _Sentence:
-    """The words of a table that follow each other; `is_row` if one bad word rejects all."""
+class _Words:
+    """The words of a file or a table in order, each with its tag, or why it is rejected."""
 
     table: Table
-    words: list[_Word]
-    is_row: bool = False
+    lines: list[str]  # the lines or sentences of the table
+    is_whole: bool  # whether one bad word rejects its sentence
+    rows: list[int] = field(default_factory=list)  # line or sentence of each word
+    tokens: list[str] = field(default_factory=list)
+    tags: list[str] = field(default_factory=list)
+    faults: dict[int, Fault] = field(default_factory=dict)  # by the number of the word
+    ends: list[int] = field(default_factory=lambda: [0])  # words up to the end of each sentence
+
+    def add(self, row: int, token: str = "", tag: str = "", fault: Fault | None = None) -> None:
+        """Add a word, whose token may be white space as in some data."""
+        fault = fault or text_fault(token)
+        if fault is None or fault.reason is Reason.BLANK_TEXT:
+            fault = label_fault(tag)
+        if fault is not None:
+            self.faults[len(self.rows)] = fault
+        self.rows.append(row)
+        self.tokens.append(token)
+        self.tags.append(tag)
+
+    def end_sentence(self) -> None:
+        """End a sentence after the last word."""
+        self.ends.append(len(self.rows))
 
 
-def _make_word(row: int, line: str, token: str, tag: str) -> _Word:
-    """Return a word with a token, which may be white space as in some data."""
-    fault = text_fault(token)
-    if fault is None or fault.reason is Reason.BLANK_TEXT:
-        fault = label_fault(tag)
-    return _Word(row, line, token, tag, fault)
+def _read_lines(table: Table, token_column: str, tag_column: str) -> _Words:
+    """Return the words of a file; the columns are numbers, and -1 is the last one."""
+    lines = [line or "" for line in table.cells("text")]
+    cells = list(map(_cut_line, lines))
+    whole = [row for line, row in zip(lines, cells, strict=True) if row and line[:2] != "# "]
+    if not whole:
+        raise file_error(table.path, Reason.EMPTY_FILE, "found no token")
+    size = len(whole[0])
+    token = int(token_column)
+    tag = int(tag_column)
+    if size < 2 or not all(-size <= column < size for column in (token, tag)):
+        detail = f"found {size}, and token and tag are {token} and {tag}, from 0"
+        raise _refuse_columns(table, detail)
+    tags = {row[tag] for row in whole if len(row) == size}
 
-
-def _reject_row(table: Table, row: int) -> _Word:
-    """Return the word of a row that the reader rejected."""
-    bad = table.rejected[row]
-    return _Word(row, bad.excerpt, fault=bad.fault)
-
-
-@dataclass(frozen=True)
-class _Form:
-    """The columns of a CoNLL file."""
-
-    size: int
-    token: int
-    tag: int
-    tags: set[str]  # all tags, and cells of comments
-
-    @classmethod
-    def find(
-        cls,
-        table: Table,
-        lines: Sequence[str],
-        cells: Sequence[Sequence[str]],
-        columns: Sequence[str],
-    ) -> _Form:
-        """Return the form of a file, whose first token has all columns; -1 is the last one."""
-        token, tag = map(int, columns)
-        rows = [row for line, row in zip(lines, cells, strict=True) if row and line[:2] != "# "]
-        if not rows:
-            raise file_error(table.path, Reason.EMPTY_FILE, "found no token")
-        size = len(rows[0])
-        if size < 2 or not all(-size <= column < size for column in (token, tag)):
-            detail = f"found {size}, and token and tag are {token} and {tag}, from 0"
-            raise _refuse_columns(table, detail)
-        return cls(size, token, tag, {row[tag] for row in rows if len(row) == size})
-
-    def is_comment(self, line: str, cells: Sequence[str], is_start: bool) -> bool:
-        """Return whether a line has no token; at the start a comment may have as many columns."""
-        if line.startswith("# "):
-            return len(cells) != self.size or (is_start and cells[self.tag] not in self.tags)
-        return self.size == 10 and _NOT_A_WORD.match(line) is not None
-
-    def read(self, number: int, line: str, cells: Sequence[str]) -> _Word:
-        """Return the word of a line, or why it is rejected."""
-        if len(cells) == self.size:
-            return _make_word(number, line, cells[self.token], cells[self.tag])
-        reason = Reason.TOO_FEW_FIELDS if len(cells) < self.size else Reason.TOO_MANY_FIELDS
-        detail = f"found {len(cells)} columns where the first token has {self.size}"
-        return _Word(number, line, fault=Fault(reason, detail))
+    words = _Words(table, lines, is_whole=False)
+    for number, (line, row) in enumerate(zip(lines, cells, strict=True)):
+        if number in table.rejected:
+            words.lines[number] = table.rejected[number].excerpt
+            words.add(number, fault=table.rejected[number].fault)
+        elif not row:
+            words.end_sentence()
+        elif (
+            line.startswith("# ")
+            and (
+                len(row) != size or not (words.rows or row[tag] in tags)  # only at the start
+            )
+            or size == 10
+            and _NOT_A_WORD.match(line)
+        ):
+            continue
+        elif len(row) == size:
+            words.add(number, row[token], row[tag])
+        else:
+            reason = Reason.TOO_FEW_FIELDS if len(row) < size else Reason.TOO_MANY_FIELDS
+            detail = f"found {len(row)} columns where the first token has {size}"
+            words.add(number, fault=Fault(reason, detail))
+    words.end_sentence()
+    return words
 
 
 def _refuse_columns(table: Table, detail: str) -> DataError:
     advice = "set --text_column, --label_column"
     return file_error(table.path, Reason.MISSING_COLUMN, f"{detail}; {advice}")
-
-
-def _read_lines(table: Table, *columns: str) -> Iterator[_Sentence]:
-    """Yield the sentences of a file with the columns of tokens and of tags."""
-    lines = [line or "" for line in table.cells("text")]
-    cells = list(map(_cut_line, lines))
-    form = _Form.find(table, lines, cells, columns)
-    words = []
-    is_start = True
-    for number, (line, row) in enumerate(zip(lines, cells, strict=True)):
-        if number in table.rejected:
-            words.append(_reject_row(table, number))
-        elif not row:
-            yield _Sentence(table, words)
-            words = []
-        elif not form.is_comment(line, row, is_start):
-            is_start = False
-            words.append(form.read(number, line, row))
-    yield _Sentence(table, words)
 
 
 def _cut_line(line: str) -> list[str]:
@@ -171,16 +145,31 @@ def _cut_line(line: str) -> list[str]:
     return [cell.decode() for cell in line.encode(errors="surrogateescape").split()]
 
 
-def _read_lists(table: Table, *columns: str) -> Iterator[_Sentence]:
-    """Yield the rows of a table with lists of tokens and of tags."""
+def _read_lists(table: Table, *columns: str) -> _Words:
+    """Return the words of a table with lists of tokens and of tags, texts or numbers of classes."""
     names = table.class_names.get(columns[1])
-    for number, (tokens, tags) in enumerate(zip(*map(table.cells, columns), strict=True)):
+    words = _Words(table, [], is_whole=True)
+    for number, cells in enumerate(zip(*map(table.cells, columns), strict=True)):
+        tokens = _list_items(table, columns[0], cells[0])
+        tags = _list_items(table, columns[1], cells[1])
+        words.lines.append(" ".join(map(str, tokens)))
         if number in table.rejected:
-            words = [_reject_row(table, number)]
+            words.lines[number] = table.rejected[number].excerpt
+            words.add(number, fault=table.rejected[number].fault)
+        elif len(tokens) != len(tags):
+            detail = f"found {len(tokens)} tokens and {len(tags)} tags"
+            for token in tokens:
+                words.add(number, token, fault=Fault(Reason.TOO_FEW_FIELDS, detail))
         else:
-            tokens = _list_items(table, columns[0], tokens)
-            words = _pair_words(number, tokens, _list_items(table, columns[1], tags), names)
-        yield _Sentence(table, words, is_row=True)
+            for token, tag in zip(tokens, tags, strict=True):
+                if names is None:
+                    words.add(number, token, str(tag))
+                elif tag in range(len(names)):
+                    words.add(number, token, names[int(tag)])
+                else:
+                    words.add(number, token, fault=unknown_label(str(tag), names, "tag"))
+        words.end_sentence()
+    return words
 
 
 def _list_items(table: Table, name: str, cell: Any) -> list[Any]:
@@ -189,24 +178,6 @@ def _list_items(table: Table, name: str, cell: Any) -> list[Any]:
         detail = f"column {name!r} must hold lists: found {type(cell).__name__}"
         raise _refuse_columns(table, detail)
     return ["" if item is None else item for item in cell or ()]
-
-
-def _pair_words(
-    number: int, tokens: Sequence[str], tags: Sequence[Any], names: Sequence[str] | None
-) -> list[_Word]:
-    """Return the words of a row; tags are texts, or numbers of `names`."""
-    line = " ".join(map(str, tokens))
-    if len(tokens) != len(tags):
-        fault = Fault(Reason.TOO_FEW_FIELDS, f"found {len(tokens)} tokens and {len(tags)} tags")
-        return [_Word(number, line, fault=fault)] * len(tokens)
-    words = []
-    for token, tag in zip(tokens, tags, strict=True):
-        if names is not None and tag not in range(len(names)):
-            words.append(_Word(number, line, fault=unknown_label(str(tag), names, "tag")))
-        else:
-            written = str(tag) if names is None else names[int(tag)]
-            words.append(_make_word(number, line, token, written))
-    return words
 
 
 def load_conll(  # noqa: D417 - the other arguments are those of load_tsv
@@ -240,30 +211,20 @@ def load_conll(  # noqa: D417 - the other arguments are those of load_tsv
     """
     report = report or DataReport()
     ledger = Ledger(max_bad_rows, rejected_path, report)
-    sentences = _read_sentences(
-        *_read_tables(source, config, splits, token_column, tag_column), report
-    )
-    report.class_names = list(class_names or _find_names(sentences))
-    rows = {split: _build_split(split, sentences[split], ledger) for split in sentences}
+    report.columns, tables = _read_tables(source, config, splits, token_column, tag_column)
+    words: dict[str, list[_Words]] = {}
+    for split, parts in tables.items():
+        report.splits[split] = SplitReport([table.path for table in parts])
+        words[split] = []
+        for table in parts:
+            read = _read_lists if table.has_names else _read_lines
+            words[split].append(read(table, *report.columns.values()))
+    report.class_names = list(class_names or _find_names(words))
+    rows = {split: _build_split(split, words[split], ledger) for split in words}
     ledger.close()
     if len(report.class_names) < 2:
         raise DataError(f"a tagger needs at least two tags: found {listed(report.class_names)}")
     return make_datasets(rows, validation_share if splits is None else 0, seed, report)
-
-
-def _read_sentences(
-    columns: dict[str, str], tables: Mapping[str, Sequence[Table]], report: DataReport
-) -> dict[str, list[_Sentence]]:
-    """Return the sentences of each split, and note files and columns in the report."""
-    report.columns = columns
-    sentences: dict[str, list[_Sentence]] = {}
-    for split, parts in tables.items():
-        report.splits[split] = SplitReport([table.path for table in parts])
-        sentences[split] = []
-        for table in parts:
-            read = _read_lists if table.has_names else _read_lines
-            sentences[split] += read(table, *columns.values())
-    return sentences
 
 
 def _read_tables(
@@ -274,36 +235,30 @@ def _read_tables(
     tag: int | str | None,
 ) -> tuple[dict[str, str], Mapping[str, Sequence[Table]]]:
     """Return the columns of tokens, `text`, and of tags, `label`; and the tables by split."""
-    if _is_conll(source):
-        names = {"text": str(token or 0), "label": str(-1 if tag is None else tag)}
-        return names, _read_files(source, splits, list(names.values()))
-    names = {"text": str(token or "tokens"), "label": str(tag or "ner_tags")}
-    options = RowOptions(text_column=names["text"], label_column=names["label"])
-    tables = read_tables(source, config, splits, options)
-    for table in chain.from_iterable(tables.values()):
-        options.locate(table)  # or refuse it
-    return names, tables
-
-
-def _read_files(
-    source: object, splits: Iterable[str] | None, columns: Sequence[str]
-) -> dict[str, list[Table]]:
-    """Return the lines of the CoNLL files of each split."""
-    if not all(column.removeprefix("-").isdecimal() for column in columns):
-        found = f"found {', '.join(columns)}"
+    if not _is_conll(source):
+        names = {"text": str(token or "tokens"), "label": str(tag or "ner_tags")}
+        options = RowOptions(text_column=names["text"], label_column=names["label"])
+        tables = read_tables(source, config, splits, options)
+        for table in chain.from_iterable(tables.values()):
+            options.locate(table)  # or refuse it
+        return names, tables
+    names = {"text": str(token or 0), "label": str(-1 if tag is None else tag)}
+    if not all(column.removeprefix("-").isdecimal() for column in names.values()):
+        found = f"found {', '.join(names.values())}"
         raise SettingError(f"columns of CoNLL files are numbers from 0: {found}")
     where, files = find_parts(source, splits, (".conll",))
     chosen = choose_splits(splits, files, where, ".conll")
-    return {split: list(map(read_lines, files[split])) for split in chosen}
+    return names, {split: list(map(read_lines, files[split])) for split in chosen}
 
 
-def _find_names(splits: Mapping[str, Sequence[_Sentence]]) -> list[str]:
+def _find_names(splits: Mapping[str, Sequence[_Words]]) -> list[str]:
     """Return the tags of train by id: those of entities as B- and I-, if they are half of them."""
     if "train" not in splits:
         found = " and ".join(splits)
         raise SettingError(f"{found} without train needs class names: add --class_names")
-    words = chain.from_iterable(sentence.words for sentence in splits["train"])
-    tags = {word.tag for word in words if word.fault is None}
+    tags: set[str] = set()
+    for words in splits["train"]:
+        tags.update(tag for place, tag in enumerate(words.tags) if place not in words.faults)
     entities = list(filter(_ENTITY_TAG.fullmatch, tags))
     if not entities or 2 * len(entities) < len(tags - {"O"}):
         return sort_labels(tags)
@@ -326,56 +281,38 @@ def _is_conll(source: object) -> bool:
     return path.suffix == ".conll" or (path.is_file() and not is_table(path))
 
 
-def _build_split(split: str, sentences: Sequence[_Sentence], ledger: Ledger) -> SplitRows:
-    """Count all words of a split, and keep those with a known tag."""
-    names = tuple(ledger.report.class_names)
-    feature = datasets.List(datasets.ClassLabel(names=list(names)))
-    features = datasets.Features(tokens=datasets.List(datasets.Value("string")), ner_tags=feature)
+def _build_split(split: str, parts: Sequence[_Words], ledger: Ledger) -> SplitRows:
+    """Count all words of a split, and keep those with a known tag, whose ids are as in IOB2."""
+    names = ledger.report.class_names
+    types = entity_types(tuple(names))
+    counts = ledger.report.splits[split]
     columns: dict[str, list[Any]] = {"tokens": [], "ner_tags": []}
-    for sentence in sentences:
-        words = _keep_words(split, sentence, names, ledger)
-        if words:
-            columns["tokens"].append([word.token for word in words])
-            columns["ner_tags"].append(_number_tags([word.tag for word in words], names))
+    for words in parts:
+        for place, tag in enumerate(words.tags):
+            is_entity = _ENTITY_TAG.fullmatch(tag) and tag[2:] in types
+            if place not in words.faults and not is_entity and tag not in names:
+                words.faults[place] = unknown_label(tag, names, "tag")
+        for start, end in pairwise(words.ends):
+            kept = [place for place in range(start, end) if place not in words.faults]
+            bad = [place for place in range(start, end) if place in words.faults]
+            if bad and words.is_whole:
+                bad = bad[:1] * (end - start)
+                kept = []
+            for place in bad:
+                row = words.rows[place]
+                fault = words.faults[place]
+                ledger.reject(split, words.table.reject(row, fault, words.lines[row]))
+            counts.rows_read += end - start
+            counts.rows_kept += len(kept)
+            if kept:
+                tags = [words.tags[place] for place in kept]
+                columns["tokens"].append([words.tokens[place] for place in kept])
+                columns["ner_tags"].append(list(map(names.index, to_iob2(tags) if types else tags)))
     if not columns["tokens"]:
         ledger.check()
-        files = ", ".join(ledger.report.splits[split].files)
-        raise file_error(files, Reason.EMPTY_FILE, "found no usable token")
+        raise file_error(", ".join(counts.files), Reason.EMPTY_FILE, "found no usable token")
+    feature = datasets.List(datasets.ClassLabel(names=names))
+    features = datasets.Features(tokens=datasets.List(datasets.Value("string")), ner_tags=feature)
     rows = pa.table(columns, features.arrow_schema)
-    digest = hashlib.sha256(repr((names, columns)).encode()).hexdigest()
     zeros = np.zeros(len(rows), dtype=np.int64)
-    return SplitRows(rows, features, places=zeros, strata=zeros, digest=digest)
-
-
-def _keep_words(
-    split: str, sentence: _Sentence, names: tuple[str, ...], ledger: Ledger
-) -> list[_Word]:
-    """Return the usable words of a sentence, and reject the others."""
-    types = entity_types(names)
-    words = []
-    rejected = []
-    for word in sentence.words:
-        fault = word.fault
-        is_entity = _ENTITY_TAG.fullmatch(word.tag) and word.tag[2:] in types
-        if not (fault or is_entity or word.tag in names):
-            fault = unknown_label(word.tag, names, "tag")
-        if fault is None:
-            words.append(word)
-        else:
-            rejected.append(sentence.table.reject(word.row, fault, word.line))
-    if rejected and sentence.is_row:
-        rejected = rejected[:1] * len(sentence.words)
-        words = []
-    for row in rejected:
-        ledger.reject(split, row)
-    counts = ledger.report.splits[split]
-    counts.rows_read += len(sentence.words)
-    counts.rows_kept += len(words)
-    return words
-
-
-def _number_tags(tags: list[str], names: tuple[str, ...]) -> list[int]:
-    """Return the ids of tags, those of entities as in IOB2."""
-    if entity_types(names):
-        tags = to_iob2(tags)
-    return [names.index(tag) for tag in tags]
+    return SplitRows(rows, features, places=zeros, strata=zeros)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections import Counter
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import datasets
 import numpy as np
-import xxhash
+from datasets.fingerprint import generate_random_fingerprint
 
 from ..tokenizers import NO_LENGTH_LIMIT
 from ..utils.errors import DataError, SettingError, check_texts
@@ -93,7 +92,7 @@ def encode(
         with_indices=True,
         remove_columns=list(dataset.features),
         features=datasets.Features(features),
-        new_fingerprint=take_fingerprint(dataset, tokenizer, limit),
+        new_fingerprint=generate_random_fingerprint(),  # else the library hashes the tokenizer
     ).with_format(None)
     if truncated:
         counts = f"{truncated} of {len(encoded)} texts in {dataset.split or 'the data'}"
@@ -133,7 +132,7 @@ def encode_blocks(
         return {"input_ids": tokenize(batch["text"], NO_LENGTH_LIMIT)}
 
     for split, rows in texts.items():
-        fingerprint = take_fingerprint(rows, tokenizer)
+        fingerprint = generate_random_fingerprint()
         lines = rows.map(
             encode_batch, batched=True, remove_columns=["text"], new_fingerprint=fingerprint
         )
@@ -177,26 +176,3 @@ def measure_pieces(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> 
         "pieces_per_word": pieces / max(1, sum(map(len, words))),
         "unknown_token_share": counts[tokenizer.unk_token_id] / max(1, pieces),
     }
-
-
-def read_rules(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any] | None:
-    """Return a tokenizer's vocabulary and rules as in its JSON; None for a tokenizer in Python.
-
-    Truncation and padding, which the last call leaves there, are not included.
-    """
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        return None
-    rules = json.loads(backend.to_str())
-    return {name: rule for name, rule in rules.items() if name not in ("truncation", "padding")}
-
-
-def take_fingerprint(
-    dataset: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, *options: Any
-) -> str | None:
-    """Return a fingerprint that is the same in every process; None if the library must find one."""
-    settings = read_rules(tokenizer)
-    if settings is None:
-        return None
-    sides = [getattr(tokenizer, name, None) for name in ("truncation_side", "split_special_tokens")]
-    return xxhash.xxh3_64_hexdigest(repr((dataset._fingerprint, settings, sides, options)).encode())

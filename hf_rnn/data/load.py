@@ -26,6 +26,7 @@ import pyarrow.compute as pc
 from ..hub.model_folder import FinishedFolder, find_folder
 from ..utils.errors import DataError, SettingError, UserError
 from . import TableArguments
+from .columns import USUAL_NAMES, are_names, find_column
 from .errors import (
     BadRow,
     Fault,
@@ -40,16 +41,8 @@ from .lines import is_table, suffix_of
 from .read import read_table
 from .report import DataReport, Ledger, SplitReport
 from .sources import Column, choose_splits, find_parts, read_label, read_rows
-from .splits import SplitRows, hash_rows, make_datasets
-from .table import (
-    USUAL_NAMES,
-    Table,
-    are_names,
-    convert_cells,
-    find_column,
-    select_rows,
-    write_value,
-)
+from .splits import SplitRows, make_datasets
+from .table import Table, convert_cells, select_rows, write_value
 
 logger = logging.getLogger(__name__)
 
@@ -487,8 +480,7 @@ def label_rows(split: str, parts: Sequence[_Part], labels: RowLabels, ledger: Le
     if len(parts) == 1 and os.path.exists(parts[0].table.path):
         table = parts[0].table
     places = [np.asarray(part.table.places, dtype=np.uint32)[part.is_usable] for part in parts]
-    digest = hash_rows(rows, labels.names)
-    return SplitRows(rows, features, np.concatenate(places), strata, digest, table)
+    return SplitRows(rows, features, np.concatenate(places), strata, table)
 
 
 def _label_part(

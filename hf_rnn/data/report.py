@@ -45,6 +45,8 @@ class DataReport:
     held_out: dict[str, Any] | None = None
     # by split and label id, after any hold-out
     label_counts: dict[str, list[int]] = field(default_factory=dict)
+    # place of each row of a returned split, in its file or among the rows in memory
+    places: dict[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
     # each returned split from a single file: the file, and the place of each row
     tables: dict[str, tuple[Table, np.ndarray]] = field(
         default_factory=dict, compare=False, repr=False

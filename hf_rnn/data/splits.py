@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
+from datasets.fingerprint import generate_random_fingerprint
 
 from ..hub.model_folder import FinishedFolder
 from ..utils.errors import SettingError, explain
@@ -72,28 +72,7 @@ class SplitRows:
     features: datasets.Features
     places: np.ndarray  # in their file
     strata: np.ndarray  # the class of each row, or 0
-    digest: str  # a hash of texts and labels
     table: Table | None = None  # their file, if there is only one
-
-
-def hash_rows(rows: pa.Table, names: Sequence[str]) -> str:
-    """Return a hash of rows and of the names of their labels, whatever pieces the rows have."""
-    digest = hashlib.sha256(repr(tuple(names)).encode())
-    for column in rows.columns:
-        texts = hashlib.sha256()
-        for chunk in column.chunks:
-            if column.type == pa.string():
-                offsets = np.frombuffer(chunk.buffers()[1], np.int32)[chunk.offset :]
-                offsets = offsets[: len(chunk) + 1]
-                content = chunk.buffers()[2] or b""
-                texts.update(memoryview(content)[offsets[0] : offsets[-1]])
-                digest.update(np.diff(offsets).tobytes())
-            elif pa.types.is_integer(column.type):
-                digest.update(chunk.to_numpy(zero_copy_only=False))
-            else:
-                digest.update(repr(chunk.to_pylist())[1:-1].encode())
-        digest.update(texts.digest())
-    return digest.hexdigest()
 
 
 def make_datasets(
@@ -104,7 +83,7 @@ def make_datasets(
     sources = dict(splits)
     if share and "validation" not in splits:
         train = splits["train"]
-        texts = join_texts(datasets.Dataset(train.rows, fingerprint=train.digest))
+        texts = join_texts(datasets.Dataset(train.rows, fingerprint="train"))
         held_out = hold_out(texts, train.strata, share, seed)
         count = int(held_out.sum())
         if count:
@@ -118,23 +97,24 @@ def make_datasets(
     for split, rows in sources.items():
         data[split] = _make_dataset(split, rows, masks[split])
         report.label_counts[split] = _count_classes(rows, masks[split])
+        report.places[split] = rows.places[masks[split]]
         if rows.table is not None:
-            report.tables[split] = rows.table, rows.places[masks[split]]
+            report.tables[split] = rows.table, report.places[split]
     return data
 
 
 def _make_dataset(split: str, rows: SplitRows, mask: np.ndarray) -> datasets.Dataset:
-    """Return the rows of a mask as a data set, whose fingerprint is the same in every process."""
+    """Return the rows of a mask as a data set."""
     store = select_rows(rows.rows, mask)
     table = store.close()
     if store.path is not None:  # so that what `map` makes of it is in files too
         table = datasets.table.MemoryMappedTable.from_file(store.path)
-    source = (rows.digest, split, xxhash.xxh3_64_hexdigest(np.packbits(mask).tobytes()))
     return datasets.Dataset(
         table,
         datasets.DatasetInfo(features=rows.features),
         datasets.NamedSplit(split),
-        fingerprint=xxhash.xxh3_64_hexdigest(repr(source).encode()),
+        # else the library hashes all rows
+        fingerprint=generate_random_fingerprint(),
     )
 
 

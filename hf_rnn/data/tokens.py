@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from bisect import bisect_right
 from collections import ChainMap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -33,6 +33,18 @@ _GROUP = 32  # words encoded as one text, at half the time of words alone
 _WORD_MODELS = ("WordLevel", "WordPiece", "Unigram")
 # pre-tokenisers, the first ones of a sequence
 _CUT_AT_SPACES = ("BertPreTokenizer", "WhitespaceSplit", "Split")
+
+SPACES = " \t\n\r"  # for every tokenizer that `find_unstable_text` accepts
+# Words that normalisers rewrite: handles, links, marks, combining and joined characters, spaces of
+# all kinds.
+HOSTILE = (
+    "@user's http://x.y/z?a=b:) www.a.b, so-o-o 3.5% &amp;&lt; <pad> <unk> <<<MENTION>>> "
+    "cafe\u0301 n\u0303o",
+    "👩\u200d👩\u200d👧 👍🏽! 🇩🇪🇫🇷 ❤\ufe0f <3 :-) ;P x\u00a0y a\u3000b ไทย العربية 中文字 ﬁ ½ "
+    "\u202etxet",
+    "one\r\nline\n\n\ttab \x00 \x1f \ufeff end. I'm #tag a.b.c U.S.A. 12:30pm it''s ?!! "
+    "[PAD] [UNK] ΟΔΟΣ ΣΟΦΟΣ",
+)
 
 
 class TokenizerFile:
@@ -236,3 +248,21 @@ class FastTokenizer:
                 ids[bisect_right(ends, (start + end) / 2)].append(number)
             word_ids += map(tuple, ids)
         return word_ids
+
+
+def find_unstable_text(
+    encode: Callable[[list[str]], list[list[int]]], texts: Iterable[str]
+) -> str | None:
+    """Return the first text whose tokens are not those of its words; None if all are stable.
+
+    Texts are cut before white space, as in a stream; white space alone must have no token.
+    """
+    if any(encode([*SPACES])):
+        return SPACES
+    for text in (*HOSTILE, *texts):
+        cuts = [0, *(place for place, sign in enumerate(text) if sign in SPACES), len(text)]
+        words = [text[start:end] for start, end in zip(cuts, cuts[1:], strict=False)]
+        whole, *pieces = encode([text, *words])
+        if whole != list(chain.from_iterable(pieces)):
+            return text
+    return None

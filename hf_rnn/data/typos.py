@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -105,32 +105,37 @@ def _find_runs(word: str) -> list[tuple[int, list[str]]]:
     return runs
 
 
-def mistype_rows(
-    rows: datasets.Dataset, typos: float, seed: str, half: bool = False
-) -> datasets.Dataset:
+def mistype_rows(rows: datasets.Dataset, typos: float, seed: str) -> datasets.Dataset:
     """Return rows with mistakes in about `typos` of their words, the same ones for the same `seed`.
 
-    With `half` they are rows to learn from, see [`mistype_half`]. Texts are in the columns `text`
-    and `text_pair`, or word by word in `tokens`.
+    Texts are in the columns `text` and `text_pair`, or word by word in `tokens`.
     """
     draw = random.Random(seed)
-
-    def mistype_texts(texts: Iterable[str]) -> Iterator[str]:
-        if half:
-            return mistype_half(texts, typos, draw)
-        return (mistype(text, typos, draw) for text in texts)
 
     def mistype_batch(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         columns: dict[str, list[Any]] = {}
         for name in _COLUMNS:
-            if name == "tokens" and name in batch:
-                sentences = mistype_texts(map(" ".join, batch[name]))
-                columns[name] = list(map(_cut, sentences, batch[name]))
-            elif name in batch:
-                columns[name] = list(mistype_texts(batch[name]))
+            if name in batch:
+                columns[name] = [_mistype_cell(cell, typos, draw) for cell in batch[name]]
         return columns
 
     return rows.map(mistype_batch, batched=True, new_fingerprint=f"{rows._fingerprint}{seed}")
+
+
+def mistype_row(row: Mapping[str, Any], typos: float, draw: random.Random) -> dict[str, Any]:
+    """Return a row to learn from: half, once or twice the share `typos` of its words is mistyped.
+
+    So a model meets few mistakes and many.
+    """
+    share = min(1.0, typos * draw.choice((0.5, 1.0, 2.0)))
+    columns = [name for name in _COLUMNS if name in row]
+    return {**row, **{name: _mistype_cell(row[name], share, draw) for name in columns}}
+
+
+def _mistype_cell(cell: str | Sequence[str], share: float, draw: random.Random) -> Any:
+    if isinstance(cell, str):
+        return mistype(cell, share, draw)
+    return _cut(mistype(" ".join(cell), share, draw), cell)
 
 
 def _cut(sentence: str, words: Sequence[str]) -> list[str]:

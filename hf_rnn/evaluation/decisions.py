@@ -24,7 +24,6 @@ Scores are compared in float32, as `predict` returns them. Legend: N rows, C lab
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -35,6 +34,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..utils.errors import UserError
+from ..utils.hashing import digest
 from .figures import plot_lines
 
 if TYPE_CHECKING:
@@ -525,4 +525,4 @@ def _parse_target(facts: dict[str, Any]) -> Thresholds:
 
 def hash_rows(hashes: np.ndarray) -> str:
     """Return one hash of the hashes of texts, in any order."""
-    return hashlib.sha256(np.sort(hashes).tobytes()).hexdigest()[:16]
+    return digest(np.sort(hashes))[:16]

@@ -10,6 +10,7 @@ import os
 import re
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -138,7 +139,6 @@ class FinishedFolder:
     training_args = _Entry("training_args.json")  # the settings that repeat the run
     pretraining = _Entry("pretraining.json")  # figures of an encoder's texts
     learning_curve = _Entry("learning_curve.png")  # the figures need matplotlib
-    streaming = _Entry("streaming.png")
     confusion_matrix = _Entry("confusion_matrix.png")
     coverage = _Entry("coverage.png")
     onnx_model = _Entry("onnx/model.onnx")  # from `hf-rnn export`
@@ -176,6 +176,15 @@ class FinishedFolder:
         if not self.metrics.is_file():
             return {}
         return read_mapping(self.metrics).get("data") or {}
+
+    def read_examples(self, most: int = 6) -> list[str]:
+        """Return texts of the card to try: the first of each label, then the second of each."""
+        card = read_mapping(self.metrics).get("card", {}) if self.metrics.is_file() else {}
+        by_label = card.get("examples") or {}
+        examples: list[str] = []
+        for texts in zip_longest(*by_label.values()):
+            examples += [text for text in texts if text is not None]
+        return examples[:most]
 
     def read_thresholds(self) -> bytes | None:
         """Return the content of `thresholds.json`, None without it."""

@@ -12,9 +12,8 @@ from typing import Any, cast
 import pyarrow as pa
 
 from ..hub.model_folder import FinishedFolder
-from .engines import InferenceOptions
-from .engines.stored import absolute_name
-from .fast import FastRnn
+from .engine import InferenceOptions
+from .predict import FastRnn, absolute_name
 from .tables import Frame, Record, TableSettings, answer_frame, answer_schema, read_record
 
 _IMPORTING_PROCESS = os.getpid()

@@ -12,21 +12,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..hub.model_folder import FinishedFolder, find_folder, read_mapping
+from ..hub.model_folder import FinishedFolder, find_folder
 from ..tasks import score_kind
 from ..utils.errors import UserError, install_hint
 from .explain import explain_spans
-from .predictor import Predictor
+from .predict import FastRnn
 
 if TYPE_CHECKING:
     import gradio
 
 _SHOWN_LABELS = 10
-_EXAMPLES_SHOWN = 6
 _MOST_BYTES = 1_000_000  # bytes per request
 _SMALLEST_SCALE = 0.02  # in units of the logit; smaller effects are never shown at full strength
 
@@ -44,7 +42,7 @@ def build(model_name_or_path: str | Path, revision: str | None = None) -> gradio
     except ModuleNotFoundError as error:
         raise UserError(f"the page needs Gradio: {install_hint('demo')}") from error
     folder = find_folder(model_name_or_path, revision)
-    model = Predictor.from_pretrained(folder)
+    model = FastRnn.from_pretrained(folder)
     if model.config.sep_token_id is not None:
         raise UserError(
             f"{model_name_or_path} reads pairs of texts, and the page has one: use hf-rnn predict"
@@ -69,7 +67,7 @@ def build(model_name_or_path: str | Path, revision: str | None = None) -> gradio
                     autofocus=True,
                 )
                 button = gr.Button(words.button, variant="primary")
-                texts = [[example] for example in read_examples(FinishedFolder(folder))]
+                texts = [[example] for example in FinishedFolder(folder).read_examples()]
                 examples = gr.Examples(texts, text, cache_examples=False) if texts else None
             with gr.Column():
                 if not is_tagger:
@@ -118,14 +116,14 @@ _CLASSIFIER_WORDS = _Words(
 )
 
 
-def mark_text(model: Predictor, text: str) -> dict[str, object]:
+def mark_text(model: FastRnn, text: str) -> dict[str, object]:
     """Return a text with its entities, as a highlighted text of Gradio takes it."""
     spans = model.predict([text])[0]["entities"]
     return {"text": text, "entities": [{**span, "entity": span["label"]} for span in spans]}
 
 
 def label_text(
-    model: Predictor, text: str, inform: Callable[[str], object]
+    model: FastRnn, text: str, inform: Callable[[str], object]
 ) -> tuple[dict[str, float] | str, list[tuple[str, float | None]]]:
     """Return scores by label, and parts of the text with effects; inform if not all was read."""
     explanation = explain_spans(model, text)
@@ -197,13 +195,3 @@ def serve(page: gradio.Blocks, host: str = "127.0.0.1", port: int | None = None)
     except (OSError, OverflowError) as error:  # the second for a port above 65535
         raise UserError(f"the page cannot be served at {host}: set --port to a free one") from error
     return page.local_url
-
-
-def read_examples(folder: FinishedFolder) -> list[str]:
-    """Return texts of the card to try: the first of each label, then the second of each."""
-    card = read_mapping(folder.metrics).get("card", {}) if folder.metrics.is_file() else {}
-    by_label = card.get("examples") or {}
-    examples: list[str] = []
-    for texts in zip_longest(*by_label.values()):
-        examples += [text for text in texts if text is not None]
-    return examples[:_EXAMPLES_SHOWN]

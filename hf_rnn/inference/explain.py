@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..evaluation.scores import check_finite_logits
+from ..linear.ngrams import hash_ngrams
 from ..tasks import compute_scores, score_kind
-from ..tokenizers.ngrams import hash_ngrams
 from ..utils.errors import UserError, check_text
 
 if TYPE_CHECKING:
-    from .predictor import Predictor
+    from .predict import FastRnn
 
 _MOST_WORDS = 256  # left out one by one
 _MARKS = "\u0300-\u036f\ufe0f"  # belong to the letter or the picture before
@@ -67,7 +67,7 @@ class Explanation:
             yield self.text[place:], None
 
 
-def explain_spans(model: Predictor, text: str) -> Explanation:
+def explain_spans(model: FastRnn, text: str) -> Explanation:
     """Explain the answer to a text; see [`FastRnn.explain`]."""
     check_explains(model)
     check_text(text)
@@ -101,7 +101,7 @@ def explain_spans(model: Predictor, text: str) -> Explanation:
     return Explanation(text, scores, words, shares)
 
 
-def check_explains(model: Predictor) -> None:
+def check_explains(model: FastRnn) -> None:
     """Raise a [`UserError`] for a model whose answers cannot be explained."""
     if model.task.per_token:
         raise UserError("a tagger marks words itself: explain is for labels and numbers of texts")

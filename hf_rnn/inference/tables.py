@@ -16,15 +16,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as csv
 
+from ..data.columns import USUAL_NAMES, find_column, read_named
 from ..data.lines import is_table, suffix_of
-from ..data.read import read_lines, read_table
-from ..data.table import USUAL_NAMES, RowStore, Table, are_names, find_column, split_rows
+from ..data.table import RowStore, Table, split_rows
+from ..hub.model_folder import FinishedFolder, find_folder
 from ..utils.errors import NO_TEXT, UserError, install_hint, out_of_arrow, reason_of
-from .engines.stored import open_folder
 
 if TYPE_CHECKING:
     from ..tasks import Answer
-    from .predictor import Predictor
+    from .predict import FastRnn
 
 # a frame of pandas or polars, a table of Arrow, or a dictionary of columns
 Frame = TypeVar("Frame")
@@ -69,20 +69,19 @@ class AnsweredFile(NamedTuple):
 
 def read_record(name: str, revision: str | None = None) -> Record:
     """Return the record of the training data of a finished folder or a repo, empty without one."""
-    return open_folder(name, ["metrics.json"], revision).read_data_record()
+    return FinishedFolder(find_folder(name, revision)).read_data_record()
 
 
 # ---- answers ----
 
 
-def answer_file(
-    model: Predictor, path: str, settings: TableSettings, record: Record
-) -> AnsweredFile:
+def answer_file(model: FastRnn, path: str, settings: TableSettings, record: Record) -> AnsweredFile:
     """Answer the rows of a table, or the lines of another file.
 
     `record` is that of the training data.
     """
-    table, names = _read_texts(path, settings, record)
+    layout = {name: getattr(settings, name) for name in ("separator", "encoding", "quoting")}
+    table, names = read_named(path, [settings.text_column], record.get("text_column"), **layout)
     columns, settings, note = _choose_columns(model, names, path, settings, record)
     if not table.has_names:
         note = f"{path}: texts are its lines"
@@ -108,7 +107,7 @@ def came_from_excel(table: Table) -> bool:
 
 
 def _answer_rows(
-    model: Predictor, table: Table, columns: Sequence[str], settings: TableSettings
+    model: FastRnn, table: Table, columns: Sequence[str], settings: TableSettings
 ) -> pa.Table:
     """Return the answers to all rows of a table, whose texts are in one or two columns."""
     answers = RowStore()
@@ -121,33 +120,6 @@ def _answer_rows(
     return answers.close()
 
 
-def _read_texts(path: str, settings: TableSettings, record: Record) -> tuple[Table, list[str]]:
-    """Read a table, or a text file as a table of lines; return also the names of its columns."""
-    if not is_table(path):
-        return read_lines(path, settings.encoding), ["text"]
-    column = settings.text_column
-    names = {*USUAL_NAMES["text"]}.difference(USUAL_NAMES["label"])
-    names.add(str(record.get("text_column")).casefold())
-
-    def have_names(fields: set[str]) -> bool:
-        """Return whether the fields of the first line of a TSV file are names."""
-        if column is not None:
-            return not column.isdecimal() or column in fields
-        is_name = len(fields) == 1 and not fields.isdisjoint(USUAL_NAMES["text"])
-        return is_name or not names.isdisjoint(fields) or are_names(fields)
-
-    table = read_table(
-        path,
-        separator=settings.separator,
-        encoding=settings.encoding,
-        header=have_names if suffix_of(path) == ".tsv" else True,
-        quoting=settings.quoting,
-    )
-    if table.has_names or (column is not None and column.isdecimal()):
-        return table, list(table.columns)
-    return table, ["text", "label", *list(table.columns)[2:]][: len(table.columns)]
-
-
 def _take_texts(table: Table, name: str, holds_texts: bool) -> list[object]:
     """Return the texts of a column; without any text, numbers stay numbers, and have no answer."""
     texts, bad = table.texts(name)
@@ -156,7 +128,7 @@ def _take_texts(table: Table, name: str, holds_texts: bool) -> list[object]:
 
 
 def _choose_columns(
-    model: Predictor,
+    model: FastRnn,
     names: Sequence[str],
     path: str,
     settings: TableSettings,
@@ -181,9 +153,7 @@ def _choose_columns(
     return columns, replace(settings, prefix=prefix), note
 
 
-def _choose_prefix(
-    model: Predictor, names: Sequence[str], path: str, settings: TableSettings
-) -> str:
+def _choose_prefix(model: FastRnn, names: Sequence[str], path: str, settings: TableSettings) -> str:
     """Return what the names of answers begin with, so that they differ from those of the table."""
     bare = answer_schema(model, settings).empty_table().flatten().schema.names
     prefix = settings.prefix
@@ -197,7 +167,7 @@ def _choose_prefix(
     return prefix
 
 
-def answer_schema(model: Predictor, settings: TableSettings) -> pa.Schema:
+def answer_schema(model: FastRnn, settings: TableSettings) -> pa.Schema:
     """Return the types of the answers of a model, and of `error`, by name without a prefix."""
     types = model.task.answer_types(model.config)
     for place in range(2, settings.top_k + 1):
@@ -212,7 +182,7 @@ def answer_schema(model: Predictor, settings: TableSettings) -> pa.Schema:
 
 
 def _answer_texts(
-    model: Predictor,
+    model: FastRnn,
     texts: Sequence[Sequence[object]],
     settings: TableSettings,
     places: Sequence[str] = (),
@@ -235,7 +205,7 @@ def _answer_texts(
 
 
 def answer_frame(
-    model: Predictor,
+    model: FastRnn,
     table: Frame,
     where: str,
     settings: TableSettings,

@@ -23,7 +23,7 @@ from sklearn.decomposition import PCA
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.neighbors import NearestNeighbors
 
-from ..inference.fast import FastRnn
+from ..inference.predict import FastRnn
 from ..utils.errors import UserError
 from .vectors import encode_texts
 

@@ -12,7 +12,7 @@ import xxhash
 from tqdm import tqdm
 
 from ..hub.model_folder import find_built_in
-from ..inference.fast import SentenceEncoder
+from ..inference.predict import SentenceEncoder
 from ..tokenizers.language import ENGLISH, MULTILINGUAL, find_language
 from ..utils.process import write_whole
 

@@ -88,6 +88,12 @@ class Task(ABC):
     ) -> Splits:
         """Return the splits as `input_ids` and `labels`."""
 
+    def make_encoder(
+        self, train: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int | None
+    ) -> Callable[[Sequence[Row]], list[Row]]:
+        """Return a function that encodes mistyped rows of train again, here refused."""
+        raise UserError(f"typos are for texts with labels: leave them out with {self.name}")
+
     def audit_view(self, texts: Splits) -> Splits | None:
         """Return the splits with `text` and `label` (ClassLabel) for the audit, if any."""
         return None

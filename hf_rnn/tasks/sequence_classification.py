@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -106,6 +106,22 @@ class SequenceClassification(Task):
 
         converter = (feature, lambda rows: list(map(convert, rows)))
         return encode(texts, tokenizer, max_length, converter)
+
+    def make_encoder(
+        self, train: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int | None
+    ) -> Callable[[Sequence[Row]], list[Row]]:
+        from ..data.tokens import FastTokenizer
+
+        is_paired = "text_pair" in train.column_names
+        tokenize = FastTokenizer(tokenizer, paired=is_paired)
+
+        def encode(rows: Sequence[Row]) -> list[Row]:
+            texts: list[Any] = [row["text"] for row in rows]
+            if is_paired:
+                texts = [(row["text"], row["text_pair"]) for row in rows]
+            return [{"input_ids": ids} for ids in tokenize(texts, max_length)]
+
+        return encode
 
     def audit_view(self, texts: Splits) -> Splits:
         """Return both texts of a pair as one, and the labels of a text as one."""

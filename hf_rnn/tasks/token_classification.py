@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, cast
@@ -23,6 +23,7 @@ from . import (
     Outputs,
     Predict,
     Predictions,
+    Row,
     Splits,
     Task,
     compute_scores,
@@ -104,6 +105,20 @@ class TokenClassification(Task):
         for name, rows in texts.items():
             encoded[name] = encode_tagged(rows, tokenizer, max_length, name == "train")
         return encoded
+
+    def make_encoder(
+        self, train: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int | None
+    ) -> Callable[[Sequence[Row]], list[Row]]:
+        encode = _make_encoder(train, tokenizer, max_length, all_pieces=True)
+
+        def encode_rows(rows: Sequence[Row]) -> list[Row]:
+            if not rows:
+                return []
+            columns, _ = encode([row["tokens"] for row in rows], [row["ner_tags"] for row in rows])
+            pairs = zip(columns["input_ids"], columns["labels"], strict=True)
+            return [{"input_ids": ids, "labels": labels} for ids, labels in pairs]
+
+        return encode_rows
 
     def audit_view(self, texts: Splits) -> Splits:
         """Return sentences; all have one label."""
@@ -228,23 +243,54 @@ def encode_tagged(
     -100. A word without a token has no tag.
     """
     import datasets
-
-    from ..data.encode import take_fingerprint
+    from datasets.fingerprint import generate_random_fingerprint
 
     if not tokenizer.is_fast:
         raise UserError(
             "a tagger needs a fast tokenizer, one with a tokenizer.json: "
             "found a tokenizer in Python"
         )
+    cut = 0
+    encode = _make_encoder(rows, tokenizer, max_length, all_pieces)
+    limit = tokenizer.model_max_length if max_length is None else max_length
+
+    def encode_batch(batch: dict[str, list[list[int]]]) -> dict[str, list[list[int]]]:
+        nonlocal cut
+        encoded, beyond = encode(batch["tokens"], batch["ner_tags"])
+        cut += beyond
+        return encoded
+
+    types = {"input_ids": "int32", "labels": "int64"}
+    features = {name: datasets.List(datasets.Value(dtype)) for name, dtype in types.items()}
+    table = rows.map(
+        encode_batch,
+        batched=True,
+        remove_columns=rows.column_names,
+        features=datasets.Features(features),
+        new_fingerprint=generate_random_fingerprint(),
+    )
+    if cut:
+        message = "%d words of %s are beyond %d tokens of their sentence and were cut off"
+        logger.warning(message, cut, rows.split or "the data", limit)
+    return table
+
+
+def _make_encoder(
+    rows: datasets.Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int | None,
+    all_pieces: bool,
+) -> Callable[[Sequence[Any], Sequence[Any]], tuple[dict[str, list[list[int]]], int]]:
+    """Return a function from words and tags to columns of ids and labels, and the words cut off."""
     limit = tokenizer.model_max_length if max_length is None else max_length
     is_limited = limit < NO_LENGTH_LIMIT
     continued = _continue_tags(rows.features["ner_tags"].feature.names) if all_pieces else None
-    cut = 0
 
-    def encode(batch: dict[str, list[list[int]]]) -> dict[str, list[list[int]]]:
-        nonlocal cut
+    def encode(
+        tokens: Sequence[Sequence[str]], all_tags: Sequence[Sequence[int]]
+    ) -> tuple[dict[str, list[list[int]]], int]:
         encoded = tokenizer(
-            list(map(list, batch["tokens"])),
+            list(map(list, tokens)),
             is_split_into_words=True,
             truncation=is_limited,
             max_length=limit if is_limited else None,
@@ -252,26 +298,15 @@ def encode_tagged(
             return_token_type_ids=False,
         )
         labels = []
-        for row, tags in enumerate(batch["ner_tags"]):
+        cut = 0
+        for row, tags in enumerate(all_tags):
             words = encoded.word_ids(row)
             if len(words) >= limit:
                 cut += len(tags) - 1 - max((word for word in words if word is not None), default=-1)
             labels.append(_align(words, tags, continued))
-        return {"input_ids": encoded["input_ids"], "labels": labels}
+        return {"input_ids": encoded["input_ids"], "labels": labels}, cut
 
-    types = {"input_ids": "int32", "labels": "int64"}
-    features = {name: datasets.List(datasets.Value(dtype)) for name, dtype in types.items()}
-    table = rows.map(
-        encode,
-        batched=True,
-        remove_columns=rows.column_names,
-        features=datasets.Features(features),
-        new_fingerprint=take_fingerprint(rows, tokenizer, limit, all_pieces),
-    )
-    if cut:
-        message = "%d words of %s are beyond %d tokens of their sentence and were cut off"
-        logger.warning(message, cut, rows.split or "the data", limit)
-    return table
+    return encode
 
 
 def _continue_tags(names: Sequence[str]) -> list[int]:

@@ -6,7 +6,6 @@ have them alone.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import random
@@ -28,7 +27,7 @@ from ..data.encode import encode
 from ..data.errors import listed, text_fault
 from ..data.near_repeats import normalize_text
 from ..hub.model_folder import check_sorts
-from ..inference.engines.torch import compute_logits
+from ..inference.torch import compute_logits
 from ..models.configuration_rnn import RnnConfig
 from ..models.settings_rnn import IGNORED_LABEL
 from ..settings.recipe import load_recipe
@@ -36,6 +35,7 @@ from ..settings.resolve import Settings, resolve
 from ..settings.training_arguments import RnnTrainingArguments
 from ..tasks import get_task
 from ..utils.errors import ModelError, SettingError
+from ..utils.hashing import digest
 from ..utils.process import one_at_a_time
 from .folder import TEACHER_LOGITS as LOGITS_FILE
 from .folder import check_apart
@@ -212,7 +212,7 @@ class Distillation(Extension):
         """
         texts = list(chain.from_iterable(lists.values()))
         path = run.folder.root / LOGITS_FILE
-        key = hashlib.sha256(json.dumps([self._teacher.hash, texts]).encode()).hexdigest()
+        key = digest(json.dumps([self._teacher.hash, texts]))
         stored = dict(np.load(path)) if path.is_file() else {}
         if key not in stored:
             stored = {key: self._teacher.answer(texts)}

@@ -20,7 +20,8 @@ from torch.nn.functional import normalize
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..hub.model_folder import find_folder
-from .prepare import Run, mistype_epoch
+from .prepare import Run
+from .rows import EpochRows
 from .trainer import SAMPLE_WEIGHT, weigh_classes
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,8 @@ def fit_few_rows(
     labels = np.asarray(rows["labels"][:])
     weights = np.asarray(rows[SAMPLE_WEIGHT][:]) if SAMPLE_WEIGHT in rows.column_names else None
     projection = _read_projection(str(run.settings.data.model_name_or_path), model)
-    views = [mistype_epoch(run, tokenizer, view)["input_ids"][:] for view in range(_VIEWS)]
+    typed = EpochRows(run, tokenizer, rows)
+    views = [typed.read_epoch(view) for view in range(_VIEWS)]
     draw = random.Random(run.settings.training.seed)
     contrast_classes(model, tokenizer, [texts, *views], labels, projection, draw)
     features = _read_features(model, tokenizer, texts)

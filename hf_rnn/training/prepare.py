@@ -16,7 +16,6 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import torch
 from tokenizers import Tokenizer
@@ -25,7 +24,7 @@ from transformers.trainer_utils import PredictionOutput
 
 from ..data.report import DataReport
 from ..data.splits import join_texts
-from ..data.typos import mistype_rows
+from ..data.tokens import find_unstable_text
 from ..data.vectors import Vectors, load_vectors
 from ..hub.model_folder import (
     FinishedFolder,
@@ -35,7 +34,6 @@ from ..hub.model_folder import (
     load_without_weights,
     nested_model,
 )
-from ..inference.stream import find_unstable_text
 from ..models.configuration_rnn import RnnConfig
 from ..models.settings_rnn import RnnSettings
 from ..quality.audit import audit, render_line
@@ -48,7 +46,6 @@ from ..tokenizers import NO_LENGTH_LIMIT
 from ..tokenizers.language import Language, choose_tokenizer, find_language
 from ..tokenizers.word_level import add_separator, mark_capitals, train_tokenizer
 from ..utils.errors import UserError, reason_of
-from ..utils.process import only_errors
 from .start import WarmStart
 from .trainer import SAMPLE_WEIGHT, RnnTrainer
 
@@ -75,7 +72,7 @@ class Extension:
 
     loss: Callable[..., torch.Tensor] | None = None  # for `RnnTrainer`, in place of its own
     loss_columns: Sequence[str] = ()  # columns of the training rows that `loss` takes by name
-    sample_weights: np.ndarray | None = None  # for the loss of the training rows
+    sample_weights: np.ndarray | None = None  # one per row of train, for the loss
     config_fields: Mapping[str, Any] = {}  # further fields of the configuration
     quiet = False  # whether to show neither bars nor a line per epoch
 
@@ -152,7 +149,6 @@ class Wide:
 
     ngrams: int
     factor: float
-    decay: float  # each further token of an n-gram multiplies its feature by it
     seconds: float
     network: Mapping[str, float]  # validation scores of the network alone
     strongest: dict[str, list[str]]  # n-grams with the largest weights, by label
@@ -338,6 +334,7 @@ def make_tokens(run: Run) -> Tokens:
     examples = run.task.encode(run.texts, tokenizer, length)
     weights = run.extension.sample_weights
     if weights is not None:
+        weights = weights[run.report.places["train"]]  # without rows that are held out
         weights = (weights / weights.mean()).astype(np.float32)
         examples["train"] = examples["train"].add_column(SAMPLE_WEIGHT, weights)
     examples, decisive = run.extension.add_rows(run, tokenizer, examples)
@@ -464,27 +461,3 @@ def audit_texts(run: Run, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any] 
             advice,
         )
     return summary
-
-
-def mistype_epoch(run: Run, tokenizer: PreTrainedTokenizerBase, epoch: int) -> datasets.Dataset:
-    """Return the training rows of an epoch as ids and labels; each epoch mistypes another half."""
-    training = run.settings.training
-    rows = mistype_rows(run.texts["train"], training.typos, f"{training.seed} {epoch}", half=True)
-    with only_errors():  # texts that were cut were counted once
-        return run.task.encode(
-            datasets.DatasetDict(train=rows), tokenizer, run.settings.data.max_length
-        )["train"]
-
-
-def cut_windows(rows: datasets.Dataset, window: int, seed: int) -> datasets.Dataset:
-    """Return encoded rows; a longer one is a stretch of `window` tokens at a random place."""
-    draw = np.random.default_rng(seed)
-
-    def cut(batch: dict[str, list[list[int]]]) -> dict[str, list[list[int]]]:
-        texts = []
-        for ids in batch["input_ids"]:
-            first = draw.integers(len(ids) - window + 1) if len(ids) > window else 0
-            texts.append(ids[first : first + window])
-        return {"input_ids": texts}
-
-    return rows.map(cut, batched=True, new_fingerprint=f"{rows._fingerprint}{window}-{seed}")

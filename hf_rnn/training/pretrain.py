@@ -46,7 +46,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from ..data.encode import measure_pieces
 from ..data.typos import mistype_half
 from ..hub.model_folder import find_folder
-from ..inference.engines import batch_by_length
+from ..inference.engine import batch_by_length
 from ..models.configuration_rnn import RnnConfig
 from ..models.modeling_rnn import RnnModel, RnnPreTrainedModel
 from ..settings.resolve import Settings, resolve

@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import inspect
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import compress
 from numbers import Integral
 from pathlib import Path
@@ -27,7 +27,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from ..data import TableArguments
 from ..hub.model_folder import FinishedFolder, find_folder, load_model, read_mapping
 from ..hub.push import list_shared_files
-from ..inference.fast import FastRnn
+from ..inference.predict import FastRnn
 from ..models.settings_rnn import RnnSettings
 from ..settings.fields import DataArguments, is_personal
 from ..settings.resolve import resolve
@@ -130,10 +130,9 @@ class _RnnEstimator(BaseEstimator):
         extension = Extension()
         extension.quiet = self.verbose is not None and not self.verbose
         if sample_weight is not None:
-            weights = _check_sample_weight(
+            extension.sample_weights = _check_sample_weight(
                 sample_weight, y, dtype=np.float64, ensure_non_negative=True
             )
-            extension.sample_weights = _select_weights(weights, rows, targets)
         if targets.dtype is not None:
             label_type = {"dtype": targets.dtype.name}
             extension.config_fields = {"task_specific_params": {_LABEL_TYPE: label_type}}
@@ -431,23 +430,6 @@ def _read_matrix(y: Any) -> np.ndarray:
     dense = y.toarray() if hasattr(y, "toarray") else y
     matrix = check_array(dense, ensure_2d=False, dtype=np.float64)
     return matrix[:, None] if matrix.ndim == 1 else matrix
-
-
-def _select_weights(
-    weights: np.ndarray, rows: Mapping[str, Dataset], targets: _Targets
-) -> np.ndarray:
-    """Return the weights of the rows that stay in train, without those that are held out."""
-    from ..data.splits import hold_out
-
-    if targets.task != DEFAULT_TASK or targets.names is None:
-        raise SettingError(
-            f"sample_weight is for one label per text: the task is {targets.task}; leave it out"
-        )
-    if "validation" in rows:
-        return weights
-    train = rows["train"]
-    ids = np.array([targets.names.index(name) for name in train["label"]])
-    return weights[~hold_out(train["text"][:], ids, share=0.1, seed=0)]
 
 
 def _make_split(X: Sequence[str], y: npt.ArrayLike, targets: _Targets) -> Dataset:

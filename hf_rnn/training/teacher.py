@@ -15,13 +15,14 @@ from typing import Any, ClassVar, Self
 import torch
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
+from ..data.columns import read_column
 from ..data.errors import BadRow
-from ..data.read import read_column
 from ..hub.client import fetch
 from ..hub.model_folder import check_name, name_damage, read_config
 from ..settings.training_arguments import RnnTrainingArguments
 from ..tokenizers import NO_LENGTH_LIMIT
 from ..utils.errors import DataError, ModelError
+from ..utils.hashing import digest
 
 logger = logging.getLogger(__name__)
 
@@ -77,13 +78,13 @@ class Teacher:
     @cached_property
     def hash(self) -> str:
         """A hash of all that decides its answers: weights, configuration, tokenizer, settings."""
-        digest = hashlib.sha256(repr((self.max_length, self.training.bf16)).encode())
+        parts: list[Any] = [repr((self.max_length, self.training.bf16))]
         for path in sorted(self.folder.glob("*.*")):
             if path.suffix not in (".safetensors", ".json", ".txt", ".model"):
                 continue
             with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        return digest.hexdigest()
+                parts.append(hashlib.file_digest(file, "sha256").digest())
+        return digest(*parts)
 
     @cached_property
     def model(self) -> Any:

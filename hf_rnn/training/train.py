@@ -30,7 +30,7 @@ from ..data.report import DataReport
 from ..data.sources import join_splits
 from ..hub.client import connect, explain_errors, find_token
 from ..hub.push import check_repo_id, push
-from ..inference.engines.torch import compute_logits
+from ..inference.torch import compute_logits
 from ..models.auto import head_class
 from ..models.cells_rnn import find_cell
 from ..models.configuration_rnn import RnnConfig
@@ -59,11 +59,10 @@ from .prepare import (
     Fit,
     Run,
     Tokens,
-    cut_windows,
     make_tokens,
-    mistype_epoch,
     prepare_run,
 )
+from .rows import EpochRows
 from .save import (
     TrainingResult,
     describe_data,
@@ -73,7 +72,7 @@ from .save import (
 )
 from .score import DIVERGED, compare, score
 from .trainer import SAMPLE_WEIGHT, RnnTrainer, weighted_loss
-from .wide import fit_wide, read_batches
+from .wide import fit_wide
 
 if TYPE_CHECKING:
     from ..settings.keywords import TrainKeywords
@@ -333,9 +332,9 @@ def make_trainer(run: Run, tokens: Tokens, model: PreTrainedModel, quiet: bool) 
         answer=partial(answer, run.task, tokenizer, args.per_device_eval_batch_size),
         quiet=quiet,
     )
-    window = find_window(run, examples["train"], model)
+    window = find_window(run, model)
     if args.typos or window:
-        trainer.redraw = partial(draw_epoch, run, tokens, window)
+        trainer.epoch_rows = EpochRows(run, tokenizer, examples["train"], window)
     if args.process_index == 0 and args.overwrite_output_dir:
         trainer.on_begin = partial(remove_checkpoints, run.folder)
     return trainer
@@ -361,39 +360,12 @@ def answer(
     return logits, padded
 
 
-def draw_epoch(run: Run, tokens: Tokens, window: int, epoch: int) -> datasets.Dataset:
-    """Return the training rows of an epoch: some mistyped, long ones cut."""
-    rows = tokens.examples["train"]
-    if run.settings.training.typos:
-        rows = mistype_examples(run, tokens, epoch)
-    if window:
-        rows = cut_windows(rows, window, run.settings.training.seed + epoch)
-    return rows
-
-
-def mistype_examples(run: Run, tokens: Tokens, epoch: int) -> datasets.Dataset:
-    """Return the training rows, some mistyped, with all their columns."""
-    examples = tokens.examples["train"]
-    rows = mistype_epoch(run, tokens.tokenizer, epoch)
-    clean = examples.select(range(len(rows)))
-    for name in set(clean.column_names) - set(rows.column_names):
-        rows = rows.add_column(name, clean[name][:], feature=clean.features[name])
-    if len(clean) == len(examples):
-        return rows
-    further = examples.select(range(len(rows), len(examples)))
-    return datasets.concatenate_datasets([rows.cast(further.features), further])
-
-
-def find_window(run: Run, rows: datasets.Dataset, model: PreTrainedModel) -> int:
+def find_window(run: Run, model: PreTrainedModel) -> int:
     """Return the most tokens of a training text that an epoch reads; 0 where it reads all."""
-    window = run.settings.training.train_window
     is_text = not run.task.per_token and not run.task.generates
-    if not window or not is_text or model.config.sep_token_id is not None:
+    if not is_text or model.config.sep_token_id is not None:
         return 0
-    for _, lengths in read_batches(rows):
-        if lengths.max(initial=0) > window:
-            return window
-    return 0
+    return run.settings.training.train_window
 
 
 def choose_epochs(run: Run, trainer: RnnTrainer) -> float:
@@ -429,7 +401,7 @@ def spend_budget(training: RnnTrainingArguments, rows: int, length: float) -> fl
 
 def _measure_texts(run: Run, rows: datasets.Dataset, model: PreTrainedModel) -> float:
     """Return the mean number of tokens that an epoch reads of a text, from a sample."""
-    window = find_window(run, rows, model) or math.inf
+    window = find_window(run, model) or math.inf
     sample = rows.select(range(min(len(rows), _SAMPLE)))["input_ids"]
     return statistics.mean(min(len(ids), window) for ids in sample)
 

@@ -36,12 +36,7 @@ from transformers import (
     TrainingArguments,
 )
 from transformers import trainer as transformers_trainer
-from transformers.trainer_callback import (
-    PrinterCallback,
-    ProgressCallback,
-    TrainerControl,
-    TrainerState,
-)
+from transformers.trainer_callback import PrinterCallback, TrainerControl, TrainerState
 from transformers.trainer_utils import PredictionOutput
 
 from ..evaluation.scores import single_scores
@@ -118,7 +113,7 @@ class RnnTrainer(Trainer):
     current_gradient_accumulation_steps: float
     # called when the first step can start: all settings were accepted
     on_begin: Callable[[], Any] | None = None
-    redraw: Callable[[int], datasets.Dataset] | None = None  # returns the training rows of an epoch
+    epoch_rows: Any = None  # the training rows as an epoch reads them, which it gets as `epoch`
     ticks = 0  # parts of max_minutes that are over
     _sampler: EpochSampler | None = None
     _class_weights: torch.Tensor | None = None
@@ -143,7 +138,7 @@ class RnnTrainer(Trainer):
         self._set_loss()
         had_bars = self.pop_callback(transformers_trainer.DEFAULT_PROGRESS_CALLBACK)
         if had_bars and sys.stderr.isatty() and not quiet:
-            self.add_callback(ProgressBars)
+            self.add_callback(ProgressBar(self))
         self.pop_callback(PrinterCallback)
         patience = getattr(self.args, "early_stopping_patience", None)
         if patience:
@@ -272,12 +267,11 @@ class RnnTrainer(Trainer):
     # ---- rows of an epoch, their order, and evaluation ----
 
     def get_train_dataloader(self) -> DataLoader:
-        """Return the loader of the training rows, which `redraw` replaces in each epoch."""
-        if self.redraw is None:
+        """Return the loader of the training rows, which `epoch_rows` draws in each epoch."""
+        if self.epoch_rows is None:
             return super().get_train_dataloader()
-        self._epoch_rows = EpochRows(self.train_dataset)
         return self._get_dataloader(
-            self._epoch_rows,
+            self.epoch_rows,
             "Training",
             self._train_batch_size,
             self._get_train_sampler,
@@ -310,8 +304,8 @@ class RnnTrainer(Trainer):
         # with several processes, accelerate does not find it after a resume
         if self._sampler is not None:
             self._sampler.epoch = kwargs["epoch"]
-        if self.redraw is not None:
-            self._epoch_rows.rows = self.redraw(kwargs["epoch"])
+        if self.epoch_rows is not None:
+            self.epoch_rows.epoch = kwargs["epoch"]
         super()._run_epoch(*args, **kwargs)
 
     def predict(
@@ -493,27 +487,42 @@ class SavePoints(TrainerCallback):
             raise TrainingStopped(self._trainer.stop_request.number, checkpoint)
 
 
-class ProgressBars(ProgressCallback):
-    """The Trainer's bars without its log lines, which go to stdout."""
+class ProgressBar(TrainerCallback):
+    """A bar of the tokens to read, with the time that is left; with `max_minutes` of the time."""
 
-    def on_log(
-        self, args: object, state: TrainerState, control: TrainerControl, **kwargs: object
+    def __init__(self, trainer: RnnTrainer) -> None:
+        self._trainer = trainer
+
+    def on_train_begin(
+        self, args: RnnTrainingArguments, state: TrainerState, control: object, **kwargs: object
     ) -> None:
-        """Print nothing; the Trainer does."""
+        """Show the bar."""
+        if args.max_minutes is not None:
+            clock = "{desc}: {percentage:.0f}%|{bar}| {elapsed}<{remaining}"
+            self._bar = tqdm(desc="training", total=1.0, bar_format=clock)
+            return
+        trainer = self._trainer
+        lengths = _measure_lengths(trainer.train_dataset, args.length_column_name)
+        window = getattr(trainer.epoch_rows, "window", 0)
+        if window:
+            lengths = lengths.clip(max=window)
+        rows = state.max_steps * args.train_batch_size * args.gradient_accumulation_steps
+        total = rows * args.world_size * lengths.mean()
+        self._bar = tqdm(desc="training", total=total, unit=" tokens", unit_scale=True)
+        self._bar.initial = total * state.global_step / state.max_steps
 
+    def on_step_end(
+        self, args: RnnTrainingArguments, state: TrainerState, control: object, **kwargs: object
+    ) -> None:
+        """Move the bar."""
+        share = state.global_step / state.max_steps
+        if args.max_minutes is not None:
+            share = self._trainer.record.measure() / 60 / args.max_minutes
+        self._bar.update(min(1.0, share) * self._bar.total - self._bar.n)
 
-class EpochRows(Dataset):
-    """The training rows of the current epoch."""
-
-    def __init__(self, rows: datasets.Dataset) -> None:
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitems__(self, places: list[int]) -> list[dict[str, Any]]:
-        """Return the rows of a batch."""
-        return self.rows.__getitems__(places)
+    def on_train_end(self, *args: object, **kwargs: object) -> None:
+        """Close the bar."""
+        self._bar.close()
 
 
 def _measure_lengths(rows: datasets.Dataset, column: str) -> np.ndarray:

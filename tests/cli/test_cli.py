@@ -242,22 +242,6 @@ def test_predict_answers_a_bad_line_with_an_error_in_its_place(command, folder, 
     assert "byte 0xff at byte 6" in errors[0]["detail"]
 
 
-def test_predict_with_onnx_runtime(command, folder, copy):
-    pytest.importorskip("onnxruntime", reason="needs the extra onnx")
-    message = mistake(command("predict", "--model", copy, "--text", "x", "--backend", "onnx"))
-    assert f"make it with `hf-rnn export --model '{copy}'" in message
-    assert command("export", "--model", copy)[0] == 0
-    (copy / "model.safetensors").unlink()  # torch cannot answer
-    (found,), (expected,) = (
-        records(command("predict", model, "miro", *more)[1])
-        for model, more in ((copy, ["--backend", "onnx"]), (folder, []))
-    )
-    assert found == {
-        "label": expected["label"],
-        "score": pytest.approx(expected["score"], abs=1e-4),
-    }
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_a_terminal_gets_an_answer_per_line_until_ctrl_c(folder):

@@ -19,7 +19,7 @@ from hf_rnn import (
     train,
     train_tokenizer,
 )
-from hf_rnn.inference.native import load_library
+from hf_rnn.inference.kernel import load_library
 
 SETTINGS = {
     "recipe": "scratch",
@@ -306,7 +306,7 @@ def test_torch_is_not_needed_and_gives_the_same_scores_files_and_notes(
     assert done.returncode == 0, done.stderr
     written = {path: pd.read_csv(path) for path in tmp_path.glob("*-answers.csv")}
     # now torch computes
-    monkeypatch.setattr("hf_rnn.inference.engines.native.load_library", lambda: None)
+    monkeypatch.setattr("hf_rnn.inference.native.load_library", lambda: None)
     notes = ""
     for flags, line in zip(runs, done.stdout.splitlines(), strict=True):
         expected, err = measure(command, *flags)

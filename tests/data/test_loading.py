@@ -140,28 +140,6 @@ def test_validation_is_held_out_of_train(tmp_path, caplog):
         load_tsv(path, validation_share=0.9)
 
 
-def test_a_fingerprint_depends_on_texts_labels_and_rows_only(tmp_path):
-    """Not on the path or the format."""
-
-    def fingerprints(source, **options):
-        return {rows._fingerprint for rows in load_tsv(source, **options).values()}
-
-    frame = pd.DataFrame(
-        {"text": [f"text {number}" for number in range(40)], "label": ["b", "a"] * 20}
-    )
-    rows = zip(frame["text"], frame["label"], strict=True)
-    path = write(
-        tmp_path / "train.tsv", "".join(f"{text}\t{label}\n" for text, label in rows).encode()
-    )
-    frame.to_csv(tmp_path / "same.csv", index=False)
-    frame.to_parquet(tmp_path / "same.parquet")
-    for same in (tmp_path / "same.csv", tmp_path / "same.parquet", {"train": frame}):
-        assert fingerprints(same) == fingerprints(path)
-    other = {"train": frame.assign(label=frame["label"].where(frame.index > 0, "a"))}
-    for source, options in ((path, {"seed": 1}), (path, {"validation_share": 0.2}), (other, {})):
-        assert fingerprints(source, **options).isdisjoint(fingerprints(path))
-
-
 @pytest.mark.parametrize(
     ("header", "options", "columns", "guesses"),
     [

@@ -1,5 +1,6 @@
 """FastTokenizer gives the ids of the tokenizer's usual call, by words or by the backend."""
 
+import pickle
 import random
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -9,13 +10,15 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_bert import make_bert
 from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers, processors, trainers
 from tokenizers.models import Unigram, WordLevel, WordPiece
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from hf_rnn import train_tokenizer
 from hf_rnn.data import tokens
-from hf_rnn.data.tokens import FastTokenizer
+from hf_rnn.data.tokens import FastTokenizer, TokenizerFile
+from hf_rnn.hub.model_folder import FinishedFolder
 from hf_rnn.utils.errors import UserError
 
 # Everything that the rules of the normalisers look at: word ends, white space, marks, entities,
@@ -294,3 +297,34 @@ def test_threads_get_the_ids_that_one_would(monkeypatch):
 def test_an_invalid_list_of_texts_is_refused(make, texts):
     with pytest.raises(UserError):
         FastTokenizer(make())(texts)
+
+
+FILE_TEXTS = [
+    "miro the box!",
+    "",
+    "SELK @you near a door",
+    "sand \U0001f600 <unk> https://a.org/b?c=1",
+    "the box " * 60,
+]
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("kind", ["none", "tweet", "bpe", "bert"])
+def test_the_file_of_the_tokenizer_gives_the_ids_of_transformers(tmp_path, kind, side):
+    if kind == "bert":
+        make_bert(tmp_path)
+    else:
+        how = {"tokenizer": kind} if kind == "bpe" else {"normalizer": kind}
+        train_tokenizer(FILE_TEXTS, min_frequency=1, **how).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(
+        tmp_path, model_max_length=9, truncation_side=side
+    ).save_pretrained(tmp_path)
+    expected, found = (
+        AutoTokenizer.from_pretrained(tmp_path),
+        TokenizerFile(FinishedFolder(tmp_path)),
+    )
+    ids = expected(FILE_TEXTS, truncation=True)["input_ids"]
+    for file in (found, pickle.loads(pickle.dumps(found))):
+        assert file(FILE_TEXTS, truncation=True)["input_ids"] == ids
+        assert file(FILE_TEXTS)["input_ids"] == expected(FILE_TEXTS)["input_ids"]
+    assert (found.get_vocab(), found.model_max_length) == (expected.get_vocab(), 9)

@@ -15,8 +15,8 @@ from test_native import draw_ids, make, plain_logits
 
 from hf_rnn import FastRnn, RnnForSequenceClassification, Tagger, train_tokenizer
 from hf_rnn.hub.model_folder import load_model
-from hf_rnn.inference.engines import torch as reference
-from hf_rnn.inference.native import load_library
+from hf_rnn.inference import torch as reference
+from hf_rnn.inference.kernel import load_library
 from hf_rnn.utils.errors import UserError
 
 TEXTS = [
@@ -173,9 +173,8 @@ def test_a_model_answers_as_its_task_says_by_either_name(trained, tagger):
     assert Tagger.from_pretrained(trained.folder).predict(["the miro box"])[0]["label"] == "good"
     with pytest.raises(UserError, match="scores of tokens, not of texts: call predict"):
         Tagger.from_pretrained(tagger.folder).predict_proba(texts)
-    for wrong in ({"backend": "onnx", "precision": "int16"}, {"backend": "onnx", "device": None}):
-        with pytest.raises(UserError, match="for the backend torch: leave them out"):
-            FastRnn.from_pretrained(trained.folder, **wrong)
+    with pytest.raises(UserError, match="precision must be one of"):
+        FastRnn.from_pretrained(trained.folder, precision="float64")
 
 
 def test_a_finished_folder(trained):

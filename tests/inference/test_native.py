@@ -24,14 +24,14 @@ from hf_rnn import (
     SentenceEncoder,
 )
 from hf_rnn.hub.model_folder import PRETRAINED, FinishedFolder, find_folder, load_model
-from hf_rnn.inference import native as library
-from hf_rnn.inference.engines import InferenceOptions, Source, Unsupported
-from hf_rnn.inference.engines import native as engine
-from hf_rnn.inference.engines import torch as torch_engine
-from hf_rnn.inference.engines.native import MISSING, NativeEngine
-from hf_rnn.inference.engines.stored import copy_weights, open_native
-from hf_rnn.inference.engines.torch import compute_logits, load_sentence_model
-from hf_rnn.inference.native.__main__ import build
+from hf_rnn.inference import kernel as library
+from hf_rnn.inference import native as engine
+from hf_rnn.inference import torch as torch_engine
+from hf_rnn.inference.engine import InferenceOptions, Source, Unsupported
+from hf_rnn.inference.kernel.__main__ import build
+from hf_rnn.inference.native import MISSING, NativeEngine
+from hf_rnn.inference.open import copy_weights, open_native
+from hf_rnn.inference.torch import compute_logits, load_sentence_model
 from hf_rnn.utils.errors import UserError
 
 if library.load_library() is None and shutil.which("cc"):
@@ -352,8 +352,8 @@ def test_sanitizers_find_nothing(found, library_name, tmp_path):
     program = f"""
 import pickle, pathlib, numpy
 from concurrent.futures import ThreadPoolExecutor
-from hf_rnn.inference import native as library
-from hf_rnn.inference.engines.native import NativeEngine
+from hf_rnn.inference import kernel as library
+from hf_rnn.inference.native import NativeEngine
 library.FOLDER = pathlib.Path({str(tmp_path)!r})
 cases, ids = pickle.loads((library.FOLDER / "cases.pickle").read_bytes())
 for level in (2, 1, 0):
@@ -387,9 +387,9 @@ def test_no_forged_number_leads_outside(tmp_path):
     program = f"""
 import ctypes, pathlib, pickle
 import numpy as np
-from hf_rnn.inference import native as library
-from hf_rnn.inference.engines.native import NativeEngine
-from hf_rnn.tokenizers.ngrams import NgramTable
+from hf_rnn.inference import kernel as library
+from hf_rnn.inference.native import NativeEngine
+from hf_rnn.linear.ngrams import NgramTable
 library.FOLDER = pathlib.Path({str(tmp_path)!r})
 config, weights = pickle.loads((library.FOLDER / "case.pickle").read_bytes())
 NgramTable.__post_init__ = lambda table: None

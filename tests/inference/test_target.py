@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from hf_rnn import BatchPredictor, FastRnn, Tagger
 from hf_rnn.evaluation.decisions import choose_thresholds, write_thresholds
 from hf_rnn.hub.model_folder import load_model
-from hf_rnn.inference.engines import hash_weights
+from hf_rnn.inference.engine import hash_weights
 from hf_rnn.utils.errors import UserError
 
 TEXTS = [text for text, _ in invent_rows(50, seed=7)]
@@ -92,25 +92,17 @@ def test_columns_of_tables_and_batches(folder, expected, command, tmp_path):
     assert json.loads(out)["for_a_person"] == expected[0]
 
 
-def test_the_file_of_onnx_without_torch_and_scipy(folder, expected, tmp_path):
-    export = pytest.importorskip(
-        "hf_rnn.inference.onnx", reason="the extra onnx is not installed"
-    ).export
-    shutil.copytree(folder, tmp_path / "model")
-    page = export(tmp_path / "model", web=True).web
-    assert (page / "thresholds.json").read_bytes() == (folder / "thresholds.json").read_bytes()
+def test_the_kernel_decides_without_torch_and_scipy(folder, expected):
     program = """if True:
         import json, sys
         for name in ("torch", "transformers", "scipy", "matplotlib", "sklearn"):
             sys.modules[name] = None
         from hf_rnn import FastRnn
-        for backend in ("onnx", "torch"):
-            fast = FastRnn.from_pretrained(sys.argv[1], backend=backend)
-            answers = fast.predict(json.loads(sys.argv[2]), target=0.95)
-            print(json.dumps([answer["for_a_person"] for answer in answers]))
+        fast = FastRnn.from_pretrained(sys.argv[1])
+        answers = fast.predict(json.loads(sys.argv[2]), target=0.95)
+        print(json.dumps([answer["for_a_person"] for answer in answers]))
     """
-    found = run_python(program, tmp_path / "model", json.dumps(TEXTS)).splitlines()
-    assert [json.loads(line) for line in found] == [expected] * 2
+    assert json.loads(run_python(program, folder, json.dumps(TEXTS))) == expected
 
 
 def test_mistakes_are_one_line(folder, trained, tagger, command, tmp_path):
@@ -189,26 +181,23 @@ def test_thresholds_written_after_loading_are_not_of_this_model(folder, tmp_path
 
 
 def test_engines_have_one_fingerprint(folder, tmp_path, monkeypatch):
-    export = pytest.importorskip(
-        "hf_rnn.inference.onnx", reason="the extra onnx is not installed"
-    ).export
+    export = pytest.importorskip("hf_rnn.export", reason="the extra onnx is not installed").export
     copy = shutil.copytree(folder, tmp_path / "model")
     page = export(copy, web=True).web
+    assert (page / "thresholds.json").read_bytes() == (copy / "thresholds.json").read_bytes()
     stored = json.loads((copy / "thresholds.json").read_text())["model"]
     content = (page / "index.html").read_text()
     assert f'"weights": "{stored}"' in content and "decisions?.model === model.weights" in content
-    found = [FastRnn.from_pretrained(copy, backend=name) for name in ("torch", "onnx")]
-    monkeypatch.setattr("hf_rnn.inference.engines.native.load_library", lambda: None)
+    found = [FastRnn.from_pretrained(copy)]
+    monkeypatch.setattr("hf_rnn.inference.native.load_library", lambda: None)
     found.append(FastRnn.from_pretrained(copy))
-    assert type(found[2].engine).__name__ == "TorchEngine", "premise"
+    assert type(found[1].engine).__name__ == "TorchEngine", "premise"
     assert {model.fingerprint for model in found} == {stored}
-    (copy / "model.safetensors").unlink()
-    assert FastRnn.from_pretrained(copy, backend="onnx").predict(TEXTS[:1], target=0.8)
     (copy / "thresholds.json").write_text(
         json.dumps(json.loads((copy / "thresholds.json").read_text()) | {"model": "another"})
     )
     with pytest.raises(UserError, match="thresholds of other weights"):
-        FastRnn.from_pretrained(copy, backend="onnx").predict(TEXTS[:1], target=0.8)
+        FastRnn.from_pretrained(copy).predict(TEXTS[:1], target=0.8)
 
 
 def test_scores_are_compared_as_they_were_chosen(folder, command, tmp_path):

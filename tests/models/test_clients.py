@@ -226,7 +226,7 @@ classifier = RnnClassifier(hidden_size=3, random_state=0)
 classifier = classifier.fit(["a", "b"], [0, 1], eval_set=(["c"], [1]))
 answers = FastRnn.from_pretrained("out").predict(["so good"])
 labels: list[str] = [answer["label"] for answer in answers]
-FastRnn.from_pretrained("out", backend="onnx").predict(["so good"])
+FastRnn.from_pretrained("out", precision="int8").predict(["so good"])
 SentenceEncoder.from_pretrained("out").encode(["so good"]).mean()
 
 reveal_type(result.folder)

@@ -102,9 +102,9 @@ def test_a_run_that_is_stopped_within_an_epoch_resumes_bit_for_bit(
         model_folder / "model.safetensors"
     ).read_bytes()
     metrics = [json.loads((place / "metrics.json").read_text()) for place in (folder, model_folder)]
-    assert (
-        len({metric["training"].pop("seconds") for metric in metrics}) and metrics[0] == metrics[1]
-    )
+    for found in metrics:
+        del found["card"], found["training"]["seconds"], found["training"]["loss"]
+    assert metrics[0] == metrics[1]
 
 
 def test_predict_refuses_a_language_model_in_one_line(model_folder, command):

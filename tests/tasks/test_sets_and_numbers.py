@@ -10,7 +10,7 @@ from transformers import pipeline
 
 from hf_rnn import FastRnn, RnnConfig, train
 from hf_rnn.hub.model_folder import load_model
-from hf_rnn.inference.engines.torch import compute_logits
+from hf_rnn.inference.torch import compute_logits
 from hf_rnn.tasks import task_of
 from hf_rnn.utils.errors import UserError
 

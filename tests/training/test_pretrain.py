@@ -25,6 +25,7 @@ from transformers import (
 
 from hf_rnn import SentenceEncoder, pretrain
 from hf_rnn.cli.pretrain import FLAGS
+from hf_rnn.inference.engine import pad_ids
 from hf_rnn.training.pretrain import (
     Encoder,
     StateCollator,
@@ -185,14 +186,16 @@ def test_every_way_gives_the_same_vectors(pretrained, tmp_path, monkeypatch):
     own = library.SentenceTransformer(str(pretrained.folder), device="cpu", trust_remote_code=True)
     np.testing.assert_allclose(own.encode(TEXTS), expected, atol=2e-6)
     pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
-    from hf_rnn.inference.onnx import export
+    from hf_rnn.export import export
+    from hf_rnn.export.check import open_session, run_session
 
-    monkeypatch.setattr("hf_rnn.inference.onnx.exporter.TEXTS", 40)
+    monkeypatch.setattr("hf_rnn.export.check.TEXTS", 40)
     folder = shutil.copytree(pretrained.folder, tmp_path / "encoder")
     export(folder)
-    np.testing.assert_allclose(
-        SentenceEncoder.from_pretrained(folder, backend="onnx").encode(TEXTS), expected, atol=2e-6
-    )
+    ids = SentenceEncoder.from_pretrained(folder)._encode(TEXTS)
+    session = open_session((folder / "onnx" / "model.onnx").read_bytes())
+    found = run_session(session, *pad_ids(ids))["sentence_embedding"]
+    np.testing.assert_allclose(found, expected, atol=2e-6)
 
 
 @pytest.mark.parametrize("kind", ["bert", "unigram"])

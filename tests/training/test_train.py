@@ -9,6 +9,7 @@ import shlex
 import shutil
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 from conftest import LABELS, invent_rows, same_weights, write_rows
@@ -17,8 +18,15 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss, recall_score
 from transformers import pipeline
 
 from hf_rnn.cli.train import FLAGS
+from hf_rnn.data.encode import encode
+from hf_rnn.data.report import DataReport
 from hf_rnn.data.splits import hash_texts, hold_out
 from hf_rnn.hub.model_folder import FinishedFolder
+from hf_rnn.settings.resolve import resolve
+from hf_rnn.tasks import get_task
+from hf_rnn.tokenizers.word_level import train_tokenizer
+from hf_rnn.training.prepare import Extension, Run
+from hf_rnn.training.rows import EpochRows
 from hf_rnn.training.score import check_loss
 from hf_rnn.training.train import train
 from hf_rnn.training.trainer import RnnTrainer
@@ -401,3 +409,26 @@ def test_many_rows_are_read_twice_and_many_long_ones_once(short, tmp_path, words
     settings.pop("data_dir", None)
     result = train(rows, validation=rows[:30], **settings)
     assert result.metrics["training"]["epochs"] == epochs
+
+
+def test_an_epoch_draws_typos_and_windows_by_seed_epoch_and_row(tiny_settings):
+    """Alone or in any batch; half of the rows keep their tokens; rows of a teacher stay clean."""
+    settings = resolve({**tiny_settings, "typos": 0.5, "train_window": 4, "output_dir": "out"})
+    rows = invent_rows(200, 1)
+    texts = {"text": [text for text, _ in rows], "label": [0, 1] * 100}
+    texts = datasets.DatasetDict(train=datasets.Dataset.from_dict(texts))
+    task = get_task("sequence-classification")
+    tokenizer = train_tokenizer(texts["train"]["text"][:], min_frequency=1)
+    examples = encode(texts["train"], tokenizer)
+    examples = datasets.concatenate_datasets([examples, examples])  # the second half is a teacher's
+    run = Run(task, settings, texts, DataReport(), Extension(), None, None)
+    drawn = EpochRows(run, tokenizer, examples)
+    first, second = drawn.read_epoch(0), drawn.read_epoch(1)
+    drawn.epoch = 0
+    assert [row["input_ids"] for row in drawn.__getitems__([150, 3])] == [first[150], first[3]]
+    clean = [ids == before for ids, before in zip(first, examples["input_ids"], strict=True)]
+    assert 80 < sum(clean[:200]) < 130 and all(clean[200:]) and first != second
+    cut = EpochRows(run, tokenizer, examples, window=4)
+    assert max(map(len, cut.read_epoch(0))) == 4 < max(map(len, first))
+    assert cut.read_epoch(0) == cut.read_epoch(0) != cut.read_epoch(1)
+    assert {row["labels"] for row in cut.__getitems__([0, 2, 4])} == {0}

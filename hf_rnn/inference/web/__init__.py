@@ -1,1 +1,0 @@
-"""Write a page that runs an exported model in a browser."""
