@@ -192,7 +192,7 @@ def damage(content, draw):
     return content[:start] + draw.choice(new) + content[draw.choice([start, end, len(content)]) :]
 
 
-def test_a_damaged_folder_opens(tmp_path, number_of_cases=60):
+def test_a_damaged_folder_opens(tmp_path, number_of_cases=20):
     """What is damaged is left out, and the next answer is kept: never an error."""
     texts = TEXTS[:30]
     labeller = Labeller(texts, output_dir=tmp_path)
