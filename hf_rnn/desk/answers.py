@@ -43,7 +43,7 @@ class Answer:
 
 
 class AnswerFile:
-    """A file `answers.jsonl` that only grows; `answers` has the answers that stand, in order.
+    """A file `answers.jsonl` that only grows; `answers` are those that count, in order.
 
     A line has `answer`, the hash of its row, and the fields of [`Answer`]; the label of a skipped
     text is null. An answer that is taken back stays, and a line `{"undo": hash}` follows. A line
@@ -175,7 +175,7 @@ def write_table(answers: Sequence[Answer]) -> bytes:
 
 
 def check_label(label: object) -> str:
-    """Return a label with single spaces, or raise a [`DataError`] for one that is none."""
+    """Return a label with single spaces, or raise a [`DataError`] for an invalid one."""
     fault = find_text_fault(label)
     if fault:
         raise DataError(f"the label {fault}")

@@ -38,7 +38,7 @@ _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
     "script-src 'unsafe-inline'; connect-src 'self'; frame-ancestors 'none'; form-action 'none'",
 }
-_PAUSE = 300  # seconds for an answer; after more, nobody was working
+_PAUSE = 300  # seconds for an answer; a longer one is a pause
 _MOST_BYTES = 1 << 16  # of a request
 
 
@@ -64,7 +64,7 @@ class LabelPage:
         )
 
     def _guard(self, handle: Callable[[Request, Any], Response]) -> Callable[..., Any]:
-        """Refuse requests without the token, and those that are no JSON object; take turns."""
+        """Refuse requests without the token; answer the others one after another."""
 
         async def answer(request: Request) -> Response:
             token = request.headers.get("x-token") or request.query_params.get("token", "")

@@ -192,8 +192,8 @@ def damage(content, draw):
     return content[:start] + draw.choice(new) + content[draw.choice([start, end, len(content)]) :]
 
 
-def test_a_damaged_folder_opens(tmp_path, number_of_cases=20):
-    """What is damaged is left out, and the next answer is kept: never an error."""
+def test_a_damaged_folder_opens(tmp_path, cases=20):
+    """Damaged lines are left out, and the next answer is kept: never an error."""
     texts = TEXTS[:30]
     labeller = Labeller(texts, output_dir=tmp_path)
     label(labeller, 12)
@@ -203,7 +203,7 @@ def test_a_damaged_folder_opens(tmp_path, number_of_cases=20):
     whole = {name: (tmp_path / name).read_bytes() for name in names[:2]}
     whole["labels.csv"] = write_table(labeller.answers)
     draw = random.Random(0)
-    for _ in range(number_of_cases):
+    for _ in range(cases):
         for name in names:
             (tmp_path / name).write_bytes(whole[name])
         name = draw.choice(names)
