@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import torch
 
-from hf_rnn.tokenizers.ngrams import NgramTable, distinct_ngrams, flatten
+from hf_rnn.linear.ngrams import NgramTable, distinct_ngrams, flatten
 
 
 def attach(model, texts=200, seed=0):

@@ -123,16 +123,6 @@ def _draw_lines(
     axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16))
 
 
-def plot_streaming(by_share: Sequence[Mapping[str, float]], path: str | Path) -> str:
-    """Draw the scores of a stream against the share of the text read; return the caption."""
-    lines = {}
-    for name in _SCORES:
-        if name in by_share[0]:
-            lines[name.replace("_", " ")] = [(100 * row["share"], row[name]) for row in by_share]
-    plot_lines(lines, "share of the text read, %", "score", path)
-    return "Scores of the answers while a text is read"
-
-
 def plot_confusion_matrix(
     matrix: Sequence[Sequence[int]], class_names: Sequence[str], path: str | Path
 ) -> None:

@@ -139,7 +139,6 @@ class FinishedFolder:
     training_args = _Entry("training_args.json")  # the settings that repeat the run
     pretraining = _Entry("pretraining.json")  # figures of an encoder's texts
     learning_curve = _Entry("learning_curve.png")  # the figures need matplotlib
-    streaming = _Entry("streaming.png")
     confusion_matrix = _Entry("confusion_matrix.png")
     coverage = _Entry("coverage.png")
     onnx_model = _Entry("onnx/model.onnx")  # from `hf-rnn export`

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from ..hub.model_folder import FinishedFolder
+    from ..linear.ngrams import NgramTable
     from ..tasks import Config
-    from ..tokenizers.ngrams import NgramTable
 
 # in `architectures`
 CLASSIFIER = "RnnForSequenceClassification"
@@ -105,27 +105,6 @@ class Engine(ABC):
     def read_ngrams(self) -> NgramTable | None:
         """Return the linear part of a classifier; None for a model without one."""
         return None
-
-    def advance(
-        self, input_ids: TokenIds, states: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the logits `(N, C)` of a streaming model after further tokens, and its states.
-
-        The `states` `(N, K)` are those before these tokens, None at the start.
-        """
-        raise NotImplementedError
-
-    def export_states(self, states: np.ndarray) -> np.ndarray:
-        """Return states `(N, K)` in the layout of all engines, `(N, S)`.
-
-        It is that of the outputs of a model: by layer the hidden states, the cell states of an
-        LSTM, the inputs of the convolution, then the number of tokens and the pooled vector.
-        """
-        return states
-
-    def import_states(self, states: np.ndarray) -> np.ndarray:
-        """Return states `(N, S)` of [`export_states`] as `advance` reads them."""
-        return states
 
 
 def hash_weights(weights: Arrays) -> str:

@@ -17,9 +17,9 @@ from ..data.report import DataReport
 from ..data.splits import hash_texts, join_texts
 from ..data.typos import mistype_rows
 from ..evaluation import decisions
-from ..evaluation.linear import LinearBaseline
 from ..evaluation.scores import single_scores
 from ..hub.model_folder import load_model
+from ..linear.baseline import LinearBaseline
 from ..tasks import Config, Metrics, Task, compute_scores, task_of
 from ..utils.errors import UserError
 from ..utils.process import replace_file
@@ -27,7 +27,6 @@ from .engine import InferenceOptions
 from .open import Opened, open_engine
 from .options import EvaluateOptions
 from .rows import Rows, find_columns, read_rows
-from .stream import measure_prefixes
 from .tables import came_from_excel, find_suffix, write_table
 
 if TYPE_CHECKING:
@@ -63,7 +62,6 @@ class Evaluation:
             for other tasks than one label per text.
         none: How well texts of no class are found, with `none_label`.
         typos: Scores of mistyped rows, by the share of mistyped words.
-        streaming: Scores of answers to beginnings of the texts, of a streaming model.
         notes: Lines about rows, thresholds and pictures, for people.
     """
 
@@ -76,7 +74,6 @@ class Evaluation:
     without_a_person: Metrics | None = None
     none: Metrics | None = None
     typos: dict[str, Metrics] = field(default_factory=dict)
-    streaming: Metrics | None = None
     notes: list[str] = field(default_factory=list)
 
     def as_dict(self) -> Metrics:
@@ -87,8 +84,6 @@ class Evaluation:
             "rows_trained_on": self.rows.trained_on,
             **self.scores,
         }
-        if self.streaming is not None:
-            result["streaming"] = self.streaming
         if self.task.one_label:
             result["without_a_person"] = self.without_a_person
         if self.none is not None:
@@ -213,10 +208,6 @@ def evaluate_model(
     answers = answer_rows(opened, task, rows.data)
     scores = task.evaluate(answers.logits.astype(np.float64), answers.labels, config)
     result = Evaluation(model, task, config, rows, scores, answers, notes=[rows.note])
-    if getattr(config, "streaming", False) and not task.per_token:
-        result.streaming = measure_prefixes(
-            opened.engine, answers.encoded["input_ids"][:], answers.labels, options.threshold
-        )
     if task.one_label:
         _decide(result, answers, options, opened)
     if options.typos:

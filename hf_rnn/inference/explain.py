@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..evaluation.scores import check_finite_logits
+from ..linear.ngrams import hash_ngrams
 from ..tasks import compute_scores, score_kind
-from ..tokenizers.ngrams import hash_ngrams
 from ..utils.errors import UserError, check_text
 
 if TYPE_CHECKING:

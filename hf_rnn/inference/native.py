@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..tokenizers.ngrams import ROWS_PER_BUCKET, NgramTable
+from ..linear.ngrams import ROWS_PER_BUCKET, NgramTable
 from .engine import (
     CLASSIFIER,
     DEFAULTS,
@@ -509,66 +509,16 @@ class NativeEngine(StoredEngine):
     def advance(
         self, input_ids: TokenIds, states: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As in [`Engine`]; a text may get no token."""
+        """Return the logits `(N, C)` of texts after further tokens, if any, and their states.
+
+        The `states` `(N, K)` are those before these tokens, None at the start.
+        """
         shape = (len(input_ids), self._model.carried)
         states = np.zeros(shape, np.float32) if states is None else states.copy()
         if self._directions > 1 or (states.shape, states.dtype) != (shape, np.float32):
             raise ValueError(f"states are float32 of shape {shape}, of a model in one direction")
         lengths = count_tokens(input_ids)
         return self._run(*self._look_up(input_ids, lengths), lengths, None, states), states
-
-    def export_states(self, states: np.ndarray) -> np.ndarray:
-        """As in [`Engine`]: without the padding of the kernel, and with a mean in place of sums."""
-        config = self.config
-        width = self._pooled_width
-        layers, top, carried = np.split(states, [-3 * width - 2, -2 * width - 2], axis=1)
-        layers = layers.reshape(len(states), config.num_hidden_layers, -1)
-        parts = [layers[:, :, : self._units]]
-        after = layers[:, :, self._model.hidden :]
-        if self._stream:
-            parts.append(after)
-        elif config.cell_type == "lstm":
-            parts.append(after[:, :, : self._units])
-
-        size = self._stream or self._units
-        carried = np.ascontiguousarray(carried).view(np.float64)
-        tokens = carried[:, :1]
-        if config.pooling in ("mean", "mean_max"):
-            parts += [tokens, carried[:, 1 : 1 + size] / np.maximum(tokens, 1)]
-        else:
-            parts.append(tokens)
-        if config.pooling != "mean":
-            parts.append(top[:, :size])
-        flat = [part.reshape(len(states), -1) for part in parts]
-        return np.concatenate(flat, axis=1).astype(np.float32)
-
-    def import_states(self, states: np.ndarray) -> np.ndarray:
-        """As in [`Engine`]."""
-        config = self.config
-        count = config.num_hidden_layers
-        width = self._pooled_width
-        size = self._stream or self._units
-        copies = 2 if config.pooling == "mean_max" else 1
-        places = [count * self._units, -copies * size - 1, -copies * size]
-        hidden, after, tokens, pooled = np.split(states, places, axis=1)
-        layers = np.zeros((len(states), self._model.carried - 3 * width - 2), np.float32)
-        by_layer = layers.reshape(len(states), count, -1)
-        by_layer[:, :, : self._units] = hidden.reshape(len(states), count, -1)
-        if after.size:
-            after = after.reshape(len(states), count, -1)
-            by_layer[:, :, self._model.hidden :][:, :, : after.shape[2]] = after
-
-        top = np.zeros((len(states), width), np.float32)
-        top[:, :size] = pooled[:, -size:]
-        carried = np.zeros((len(states), 1 + width))
-        carried[:, :1] = tokens
-        carried[:, 1 : 1 + size] = tokens * pooled[:, :size]
-        return np.concatenate([layers, top, carried.view(np.float32)], axis=1)
-
-    @property
-    def _pooled_width(self) -> int:
-        """Numbers of a state that is pooled, with padding."""
-        return self._stream or self._directions * self._model.hidden
 
     def run_vectors(
         self, vectors: np.ndarray, lengths: np.ndarray, threads: int | None = None

@@ -37,7 +37,4 @@ class EvaluateOptions(TableArguments):
     label_map: list[str] | None = setting(
         None, "labels of the data with other names in the model: 0=neutral 1=bad"
     )
-    threshold: float = setting(
-        0.9, "streaming models: the score at which an early answer counts", above=0, most=1
-    )
     device: str = setting("cpu", "cpu is the fast path; cuda, mps ... run the plain model")

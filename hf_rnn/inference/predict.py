@@ -317,16 +317,14 @@ class FastRnn:
         answer = self.answer_scores(explanation.scores)[0]
         return {**answer, "because": explanation.phrases(most)}
 
-    def stream(self, state: bytes | None = None, target: float | None = None) -> TextStream:
+    def stream(self, target: float | None = None) -> TextStream:
         """Return a stream that reads a text piece by piece; see [`TextStream`].
 
         Args:
-            state: From `TextStream.save`, to continue its text with its own target.
             target: As in [`predict`]; its thresholds were chosen for whole texts.
 
         Raises:
-            UserError: For a model that was not trained with `streaming`, and a damaged or foreign
-                state.
+            UserError: For a model that was not trained with `streaming`, or runs by torch.
         """
         if self.task.per_token:
             raise UserError("a tagger does not stream: tag the last sentence again when it grows")
@@ -334,16 +332,11 @@ class FastRnn:
             raise UserError(
                 "the model does not stream: train one with `hf-rnn train DATA OUT --streaming`"
             )
-        if state is not None and target is not None:
-            raise UserError("a state has its own target: leave it out")
-        from .stream import TextStream
-
         if target is not None:
             self.read_thresholds(target)
-        stream = TextStream(self, target)
-        if state is not None:
-            stream.restore(state)
-        return stream
+        from .stream import TextStream
+
+        return TextStream(self, target)
 
 
 Tagger = FastRnn

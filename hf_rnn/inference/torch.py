@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
 import os
 from functools import cache, cached_property
 from typing import TYPE_CHECKING
@@ -36,14 +35,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from ..data.tokens import Tokenizer
-    from ..tokenizers.ngrams import NgramTable
+    from ..linear.ngrams import NgramTable
 
 _LOGGER = logging.getLogger(__name__)
 
 # per batch, padding included
 _TEXTS = 256
 _TOKENS = 8192
-_TEXT_AXES = {"final_pooling_state": 0}  # 1 for the other tensors of a state
 _MANY_TEXTS = 64  # from this number on, a missing kernel costs time that its user notices
 
 
@@ -80,38 +78,6 @@ class TorchEngine(Engine):
         with torch.autocast("cpu", enabled=False):
             tokens = options.tokens_per_batch or _TOKENS
             return compute_logits(self.model, self._tokenizer, input_ids, _TEXTS, tokens).numpy()
-
-    @torch.inference_mode()
-    def advance(
-        self, input_ids: TokenIds, states: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """As in [`Engine`]."""
-        count = len(input_ids)
-        before = {}
-        if states is not None:
-            sizes = [math.prod(shape) for shape in self._state_shapes.values()]
-            rows = torch.from_numpy(states).to(self.model.device).split(sizes, dim=1)
-            for (name, shape), values in zip(self._state_shapes.items(), rows, strict=True):
-                values = values.reshape(count, *shape).movedim(0, _TEXT_AXES.get(name, 1))
-                before[name.replace("final", "initial")] = values.contiguous()
-        places = [torch.from_numpy(numbers).to(self.model.device) for numbers in pad_ids(input_ids)]
-        outputs = self.model(*places, output_final_states=True, **before)
-        after = [
-            outputs[name].movedim(_TEXT_AXES.get(name, 1), 0).flatten(1)
-            for name in self._state_shapes
-        ]
-        return outputs.logits.float().cpu().numpy(), torch.cat(after, dim=1).float().cpu().numpy()
-
-    @cached_property
-    def _state_shapes(self) -> dict[str, list[int]]:
-        """The shapes of the parts of a state, by their names in the outputs of the model."""
-        nothing = torch.zeros(1, 0, dtype=torch.long, device=self.model.device)
-        outputs = self.model(nothing, nothing, output_final_states=True)
-        states = {name: state for name, state in outputs.items() if name.startswith("final_")}
-        return {
-            name: list(state.movedim(_TEXT_AXES.get(name, 1), 0).shape[1:])
-            for name, state in states.items()
-        }
 
 
 @cache

@@ -3,7 +3,7 @@
 A table has a row of weights per n-gram of the training texts. The hash of an n-gram selects a
 bucket of rows, the shift of the bucket makes its n-grams fall on rows of their own, and two bytes
 of another hash refuse nearly all n-grams that the table does not have (D. Belazzougui, F. Botelho
-and M. Dietzfelbinger: Hash, displace, and compress. ESA 2009). `hf_rnn.tokenizers.ngrams` fills it.
+and M. Dietzfelbinger: Hash, displace, and compress. ESA 2009). `hf_rnn.linear.ngrams` fills it.
 
 Legend: B batch, T time, R rows, C classes.
 """

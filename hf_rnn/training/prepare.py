@@ -149,7 +149,6 @@ class Wide:
 
     ngrams: int
     factor: float
-    decay: float  # each further token of an n-gram multiplies its feature by it
     seconds: float
     network: Mapping[str, float]  # validation scores of the network alone
     strongest: dict[str, list[str]]  # n-grams with the largest weights, by label

@@ -37,12 +37,12 @@ from ..evaluation.decisions import (
     hash_rows,
     write_thresholds,
 )
-from ..evaluation.figures import plot_confusion_matrix, plot_learning_curve, plot_streaming
-from ..evaluation.linear import LinearBaseline
+from ..evaluation.figures import plot_confusion_matrix, plot_learning_curve
 from ..evaluation.scores import single_scores
 from ..hub.card import write_card
 from ..hub.model_folder import FinishedFolder, find_built_in, find_folder, read_config
 from ..inference.open import fingerprint_folder
+from ..linear.baseline import LinearBaseline
 from ..models.auto import ENCODER, HEADS, PIPELINES, head_name
 from ..models.modeling_rnn import RnnModel, list_sentence_modules
 from ..settings.resolve import Settings, list_changes, record
@@ -325,9 +325,6 @@ def draw_figures(
                 state.log_history, folder.learning_curve, best, args.label_smoothing_factor
             )
             figures[caption] = folder.learning_curve.name
-        if "streaming" in metrics:
-            caption = plot_streaming(metrics["streaming"]["by_share"], folder.streaming)
-            figures[caption] = folder.streaming.name
         split = next((split for split in ("validation", "test") if split in metrics), "")
         matrix = metrics.get(split, {}).get("confusion_matrix")
         if matrix:

@@ -15,10 +15,8 @@ from transformers import PreTrainedModel
 
 from ..data.typos import SHOWN_TYPOS, mistype_rows
 from ..evaluation.calibration import calibrate
-from ..evaluation.linear import LinearBaseline, linear_scores
 from ..evaluation.scores import single_scores
-from ..inference.open import choose_engine
-from ..inference.stream import measure_prefixes
+from ..linear.baseline import LinearBaseline, linear_scores
 from ..tasks import Metrics, compute_scores
 from ..utils.errors import UserError
 from ..utils.process import only_errors
@@ -64,7 +62,6 @@ def score(run: Run, tokens: Tokens, fit: Fit) -> tuple[Metrics, Fit]:
             "parameters": trainer.model.num_parameters(),
         },
         "calibration": calibration,
-        "streaming": measure_streaming(run, tokens, trainer, shown),
         "typos": measure_typos(run, tokens, trainer, shown),
         "wide": None if fit.wide is None else dataclasses.asdict(fit.wide),
         "teacher": run.extension.measure(run, config, predictions),
@@ -86,17 +83,6 @@ def list_output_weights(model: PreTrainedModel) -> list[torch.Tensor]:
     if ngrams is not None:
         weights.append(ngrams.scale)
     return weights
-
-
-def measure_streaming(
-    run: Run, tokens: Tokens, trainer: RnnTrainer, split: str | None
-) -> dict[str, Any] | None:
-    """Return the scores of a streaming model by the share of a text that it has read."""
-    if not run.settings.model.streaming or run.task.per_token or split is None:
-        return None
-    engine = choose_engine(trainer.model.eval(), tokens.tokenizer)
-    rows = tokens.examples[split]
-    return {"split": split, **measure_prefixes(engine, rows["input_ids"][:], rows["labels"][:])}
 
 
 def measure_typos(

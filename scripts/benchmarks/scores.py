@@ -134,7 +134,7 @@ def score_best(data: DataSet, fit: Callable[[float], Any], dev: Any) -> dict[str
 
 def score_linear(data: DataSet, seed: int) -> dict[str, float]:
     """Score the linear model of model cards, which chooses its options on the training rows."""
-    from hf_rnn.evaluation.linear import fit_linear
+    from hf_rnn.linear.baseline import fit_linear
 
     names = sorted(set(data.labels))
     model, name = fit_linear(data.texts, [names.index(label) for label in data.labels])

@@ -180,7 +180,7 @@ def make_linear(texts: Sequence[str], labels: Sequence[int]) -> dict[str, Side]:
     from sklearn.pipeline import make_pipeline
     from sklearn.svm import LinearSVC
 
-    from hf_rnn.evaluation.linear import fit_linear
+    from hf_rnn.linear.baseline import fit_linear
 
     fasttext.FastText.eprint = lambda *args, **kwargs: None
     words = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\w+|[^\w\s]", sublinear_tf=True)

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 from hf_rnn import FastRnn, RnnConfig, RnnForSequenceClassification
 from hf_rnn.cli.main import main
 from hf_rnn.inference.explain import explain_spans
-from hf_rnn.tokenizers.ngrams import NgramTable
+from hf_rnn.linear.ngrams import NgramTable
 from hf_rnn.tokenizers.word_level import save_tokenizer, train_tokenizer
 from hf_rnn.utils.errors import UserError
 

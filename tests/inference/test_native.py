@@ -389,7 +389,7 @@ import ctypes, pathlib, pickle
 import numpy as np
 from hf_rnn.inference import kernel as library
 from hf_rnn.inference.native import NativeEngine
-from hf_rnn.tokenizers.ngrams import NgramTable
+from hf_rnn.linear.ngrams import NgramTable
 library.FOLDER = pathlib.Path({str(tmp_path)!r})
 config, weights = pickle.loads((library.FOLDER / "case.pickle").read_bytes())
 NgramTable.__post_init__ = lambda table: None

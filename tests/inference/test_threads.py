@@ -18,7 +18,6 @@ from hf_rnn import (
 from hf_rnn.data.tokens import FastTokenizer
 from hf_rnn.inference.kernel import load_library
 from hf_rnn.inference.native import NativeEngine
-from hf_rnn.inference.stream import feed_many
 
 TEXTS = list(dict.fromkeys(text for text, _ in invent_rows(30, 7)))
 TOKENIZER = train_tokenizer(TEXTS, min_frequency=1)
@@ -52,7 +51,10 @@ def answer_each(model, texts):
 def feed_all(model, texts):
     streams = [model.stream() for _ in texts]
     for start in range(0, max(map(len, texts)), 7):
-        answers = feed_many(streams, [text[start : start + 7] for text in texts])
+        answers = [
+            stream.feed(text[start : start + 7])
+            for stream, text in zip(streams, texts, strict=True)
+        ]
     return dict(zip(texts, answers, strict=True))
 
 

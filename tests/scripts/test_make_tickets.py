@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 from hf_rnn import train
 from hf_rnn.data.load import load_tsv
 from hf_rnn.evaluation.decisions import find_threshold
-from hf_rnn.evaluation.linear import LinearBaseline
+from hf_rnn.linear.baseline import LinearBaseline
 
 ROOT = Path(__file__).parents[2]
 BANKING = ROOT.parent / "shared" / "data" / "suite" / "banking"

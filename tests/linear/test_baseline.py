@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline, make_union
 from sklearn.svm import LinearSVC
 
 from hf_rnn import train_tokenizer
-from hf_rnn.evaluation.linear import fit_linear, linear_scores
+from hf_rnn.linear.baseline import fit_linear, linear_scores
 
 
 def table(rows, names=LABELS):
@@ -29,7 +29,7 @@ def table(rows, names=LABELS):
 @pytest.mark.parametrize("least", [1, 2])
 def test_scores_are_those_of_scikit_learn(monkeypatch, least):
     """Among many rows, characters of one text alone are left out."""
-    monkeypatch.setattr("hf_rnn.evaluation.linear.MANY_ROWS", 90 if least == 2 else 91)
+    monkeypatch.setattr("hf_rnn.linear.baseline.MANY_ROWS", 90 if least == 2 else 91)
     train, validation = invent_rows(90, 1), invent_rows(45, 2)
     texts = DatasetDict(train=table(train), validation=table(validation))
     found = linear_scores(texts, train_tokenizer([text for text, _ in train]))
@@ -107,14 +107,14 @@ def test_a_missing_baseline_has_one_line_of_log(monkeypatch, caplog, reason):
     texts = DatasetDict(train=table(rows), validation=table([("a", "bad")]))
     tokenizer = train_tokenizer(texts["train"]["text"], min_frequency=1)
     if reason == "characters":
-        monkeypatch.setattr("hf_rnn.evaluation.linear.MOST_WORK", 1)
+        monkeypatch.setattr("hf_rnn.linear.baseline.MOST_WORK", 1)
     assert linear_scores(texts, tokenizer) is None
     assert len(caplog.messages) == 1 and reason in caplog.messages[0]
 
 
 def test_texts_without_spaces_have_a_baseline(monkeypatch):
     """No two texts are equal, so no word is in two of them."""
-    monkeypatch.setattr("hf_rnn.evaluation.linear.MANY_ROWS", 40)
+    monkeypatch.setattr("hf_rnn.linear.baseline.MANY_ROWS", 40)
     texts = [
         f"{chr(0x4E00 + number)}房间{'很好' if number % 2 else '太吵'}" for number in range(60)
     ]

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_ngrams import hash_of
 
+from hf_rnn.linear import ngrams
+from hf_rnn.linear.ngrams import NgramTable, distinct_ngrams, flatten, hash_ngrams
 from hf_rnn.models import ngrams_rnn
 from hf_rnn.models.ngrams_rnn import NgramScores
-from hf_rnn.tokenizers import ngrams
-from hf_rnn.tokenizers.ngrams import NgramTable, distinct_ngrams, flatten, hash_ngrams
 
 TEXTS = st.lists(st.lists(st.integers(0, 60_000), max_size=7), max_size=5)
 

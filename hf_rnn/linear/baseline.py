@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..evaluation.scores import classification_metrics, single_scores
 from ..utils.errors import reason_of
-from .scores import classification_metrics, single_scores
 
 if TYPE_CHECKING:
     import datasets

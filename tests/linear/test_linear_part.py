@@ -18,8 +18,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from hf_rnn import FastRnn, train
 from hf_rnn.hub.model_folder import load_model
 from hf_rnn.inference.torch import compute_logits
+from hf_rnn.linear.factor import USUAL_FACTOR, find_factor
+from hf_rnn.linear.fit import TrainingRows, fit_part
 from hf_rnn.training.trainer import RnnTrainer
-from hf_rnn.training.wide import USUAL_FACTOR, find_factor
 
 SMALL = {"recipe": "scratch", "normalizer": "none", "min_frequency": 1, "use_cpu": True}
 SMALL |= {"embedding_size": 8, "hidden_size": 8, "num_train_epochs": 1, "baselines": False}
@@ -57,34 +58,56 @@ def without_ngrams(model):
 
 
 def test_the_linear_part_is_a_support_vector_machine_of_scikit_learn(wide):
-    """Features by scikit-learn's vectorizer; margins up to the rounding of weights to a byte."""
+    """Features by scikit-learn's vectorizers; margins up to the rounding of weights to a byte."""
     rows, result = wide
     model, tokenizer = load_model(result.folder)
     factor = result.metrics["wide"]["factor"]
     texts = [text for text, _ in rows["train"]]
     labels = [model.config.label2id[label] for _, label in rows["train"]]
     counter = CountVectorizer(ngram_range=(1, 3), analyzer="word", token_pattern=r"\S+", min_df=2)
-    counts = counter.fit_transform(texts) > 0
-    rarity = np.log((1 + len(texts)) / (1 + counts.sum(axis=0).A1)) + 1
-    sizes = np.array([len(ngram.split()) for ngram in counter.get_feature_names_out()])
-    rarity *= result.metrics["wide"]["decay"] ** (sizes - 1.0)
+    counter.fit(texts)
+    words = [word for word in tokenizer.get_vocab() if word not in tokenizer.all_special_tokens]
+    pieces = CountVectorizer(ngram_range=(2, 5), analyzer="char", min_df=2, lowercase=False)
+    pieces.fit(words)
+
+    def count_letters(text):
+        return pieces.transform(sorted(set(text.split()) & set(words))).sum(axis=0).A1
 
     def read(texts):
-        lengths = np.sqrt([len(text.split()) for text in texts])
-        return (counter.transform(texts) > 0).toarray() * rarity / lengths[:, None]
+        lengths = np.sqrt([len(text.split()) for text in texts])[:, None]
+        ngrams = (counter.transform(texts) > 0).toarray()
+        return ngrams / lengths, np.stack(list(map(count_letters, texts))) / lengths
 
-    train_rows = read(texts)
-    length = np.sqrt(np.square(train_rows).sum(axis=1).mean())
-    svm = LinearSVC(tol=1e-6, max_iter=20_000).fit(train_rows / length, labels)
+    scales = []
+    for features, weight in zip(read(texts), (1, 0.5), strict=True):
+        scale = np.log((1 + len(texts)) / (1 + (features > 0).sum(axis=0))) + 1
+        length = np.sqrt(np.square(features * scale).sum(axis=1).mean())
+        scales.append(weight * scale / length / np.hypot(1, 0.5))
+    svm = LinearSVC(tol=1e-6, max_iter=20_000)
+    svm.fit(np.hstack(list(map(np.multiply, read(texts), scales))), labels)
 
     new = [text for text, _ in invent(100, 2)]
     ids = tokenizer(new)["input_ids"]
     both = compute_logits(model, tokenizer, ids).numpy()
     network = compute_logits(without_ngrams(model), tokenizer, ids).numpy()
-    expected = factor * (read(new) / length) @ svm.coef_.T
+    expected = factor * np.hstack(list(map(np.multiply, read(new), scales))) @ svm.coef_.T
     assert np.abs(expected).max() > 0.2, "premise"
     np.testing.assert_allclose(both - network, expected, atol=0.06 * np.abs(expected).max())
-    assert result.metrics["wide"]["ngrams"] == len(counter.vocabulary_)
+
+
+def test_tokens_that_no_training_text_has_get_the_weights_of_their_letters():
+    """`preheat` is not in a training text; it shares letters with words of one class."""
+    words = ["heat", "heats", "heater", "cold", "colds", "colder", "preheat", "xyzzy"]
+    ids = [[chance % 3 + 3 * (chance // 3 % 2)] * 2 for chance in range(60)]
+    labels = np.array([row[0] // 3 for row in ids])
+    encoded = Dataset.from_dict({"input_ids": ids})
+    weights = {0: 1.0, 1: 1.0}
+    rows = TrainingRows([encoded], labels, np.ones(60), weights, None, 2)
+    linear = fit_part(rows, dict(enumerate(words)))
+    unseen = Dataset.from_dict({"input_ids": [[6], [7]]})
+    heat, unknown = linear.score(unseen)
+    assert heat[0] > heat[1] + 0.1
+    np.testing.assert_allclose(unknown, linear.biases)
 
 
 def test_it_knows_words_that_the_network_does_not(wide):
@@ -139,8 +162,22 @@ def draw(rows, informative, seed=0):
     return logits, margins, labels
 
 
-def test_the_factor_of_noise_is_zero():
-    assert sum(find_factor(*draw(400, 0.0, seed))[0] == 0 for seed in range(20)) >= 16
+def test_noise_gets_no_weight():
+    for seed in range(20):
+        logits, margins, labels = draw(400, 0.0, seed)
+        changed = logits + find_factor(logits, margins, labels) * margins
+        assert np.mean(changed.argmax(1) == logits.argmax(1)) > 0.9
+        numbers = np.eye(3)[labels]
+        near = numbers + 0.01 * logits
+        assert find_factor(near, margins, numbers, "regression") == 0
+
+
+def test_the_unit_of_the_margins_does_not_matter():
+    logits, margins, labels = draw(200, 1.0)
+    factor = find_factor(logits, margins, labels)
+    for unit in (0.1, 8.0):
+        other = find_factor(logits, unit * margins, labels)
+        assert other * unit == pytest.approx(factor, rel=0.2)
 
 
 @pytest.mark.parametrize("informative", [0.5, 1.0, 3.0])
@@ -152,13 +189,14 @@ def test_the_factor_of_many_rows_is_the_likely_one(informative):
         return -log_softmax(scaled, axis=1)[np.arange(len(labels)), labels].mean()
 
     likely = np.exp(minimize(loss, [0, 0], method="Nelder-Mead").x[1])
-    assert find_factor(logits, margins, labels)[0] == pytest.approx(likely, rel=0.35)
+    assert find_factor(logits, margins, labels) == pytest.approx(likely, rel=0.35)
 
 
-def test_few_validation_rows_take_the_usual_factor(tmp_path):
+@pytest.mark.parametrize(("count", "is_usual"), [(20, True), (60, False)])
+def test_few_validation_rows_take_the_usual_factor(tmp_path, count, is_usual):
     rows = invent(400, 0)
-    result = train(rows, tmp_path / "out", validation=invent(100, 1), wide=True, **SMALL)
-    assert result.metrics["wide"]["factor"] == USUAL_FACTOR
+    result = train(rows, tmp_path / "out", validation=invent(count, 1), wide=True, **SMALL)
+    assert (result.metrics["wide"]["factor"] == USUAL_FACTOR) == is_usual
 
 
 # ---- when it is there ----
