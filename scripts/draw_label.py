@@ -67,8 +67,9 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", type=Path, default=Path(".github"))
     arguments = parser.parse_args()
     from hf_rnn import Labeller
+    from hf_rnn.data import ColumnFlags
+    from hf_rnn.data.columns import read_texts
     from hf_rnn.labelling.page import serve
-    from hf_rnn.labelling.table import ColumnFlags, read_texts
 
     table = read_texts(arguments.table, ColumnFlags())
     right = dict(zip(table.texts, table.labels or (), strict=True))

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..data import Location
-from ..labelling.table import ColumnFlags, read_texts
+from ..data import ColumnFlags, Location
+from ..data.columns import read_texts
 from ..models.settings_rnn import setting
 from ..settings.flags import Flags
 from ..utils.errors import install_hint

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..data import Location
-from ..labelling.table import ColumnFlags, read_texts
+from ..data import ColumnFlags, Location
+from ..data.columns import read_texts
 from ..models.settings_rnn import setting
 from ..settings.flags import Flags
 from .console import print_note

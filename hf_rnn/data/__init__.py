@@ -22,6 +22,23 @@ Location = Annotated[str, os.path.expanduser]  # a path, or a name on the Hub
 
 
 @dataclass
+class ColumnFlags:
+    """Flags that say how a table is read. A subclass has the other flags of a verb."""
+
+    group: ClassVar[str] = "flags"  # in the help
+
+    text_column: str | None = setting(None, "column of the text (default: text, message, ...)")
+    label_column: str | None = setting(
+        None, "column of the labels that are there (default: label, ...)"
+    )
+    separator: str | None = setting(None, "comma, semicolon, bar or tab (default: found)")
+    encoding: str | None = setting(None, "encoding of text files, such as cp1252 (default: found)")
+    quoting: Literal["csv", "none"] | None = setting(
+        None, 'csv: a " encloses fields of a table; none: it is a letter'
+    )
+
+
+@dataclass
 class TableArguments:
     """The source of labelled texts and its columns. The help of each field describes it."""
 

@@ -26,6 +26,7 @@ import pyarrow.compute as pc
 from ..hub.model_folder import FinishedFolder, find_folder
 from ..utils.errors import DataError, SettingError, UserError
 from . import TableArguments
+from .columns import USUAL_NAMES, are_names, find_column
 from .errors import (
     BadRow,
     Fault,
@@ -41,15 +42,7 @@ from .read import read_table
 from .report import DataReport, Ledger, SplitReport
 from .sources import Column, choose_splits, find_parts, read_label, read_rows
 from .splits import SplitRows, make_datasets
-from .table import (
-    USUAL_NAMES,
-    Table,
-    are_names,
-    convert_cells,
-    find_column,
-    select_rows,
-    write_value,
-)
+from .table import Table, convert_cells, select_rows, write_value
 
 logger = logging.getLogger(__name__)
 

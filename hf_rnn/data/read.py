@@ -25,18 +25,8 @@ import pyarrow as pa
 from ..utils.errors import SettingError, UserError, install_hint, reason_of
 from .charset import excerpt_of, find_byte_fault, find_encoding
 from .errors import BadRow, Fault, Reason, explain_file, file_error, row_error
-from .lines import FORMATS, SAMPLE_BYTES, is_table, make_bar, open_text, open_unpacked, suffix_of
-from .table import (
-    PIECE_ROWS,
-    USUAL_NAMES,
-    RowStore,
-    Table,
-    find_column,
-    gather,
-    list_cells,
-    name_columns,
-    to_array,
-)
+from .lines import FORMATS, SAMPLE_BYTES, make_bar, open_text, open_unpacked, suffix_of
+from .table import PIECE_ROWS, RowStore, Table, gather, name_columns, to_array
 
 _MAGIC = {b"PAR1": "parquet", b"ARROW1": "arrow", b"PK\x03\x04": "excel", b"{": "json"}
 _SEPARATORS = ",;\t|"
@@ -124,28 +114,6 @@ def read_lines(path: str, encoding: str | None = None) -> Table:
     with explain_file(path), open_text(path, encoding) as stream:
         table = _collect(path, _split(stream, "\n"), ["text"], "\n", encoding)
     return replace(table, has_names=False, separator=None)
-
-
-def read_column(
-    path: str | Path, column: str | None = None, *, encoding: str | None = None
-) -> Iterator[str | BadRow]:
-    """Yield the texts of a table's column, or the lines of another file; a missing text is "".
-
-    Without a `column`, or if the table lacks it, the column is found by a usual name, such as
-    `text`.
-    """
-    path = str(path)
-    name = "text"
-    if is_table(path):
-        table = read_table(path, encoding=encoding)
-        is_there = column is not None and (column in table.columns or "." in column)
-        wanted = column if is_there else None
-        name = find_column(table.columns, wanted, USUAL_NAMES["text"], path, "text_column")
-    else:
-        table = read_lines(path, encoding)
-    texts, bad = table.texts(name)
-    for number, text in enumerate(chain.from_iterable(map(list_cells, texts.chunks))):
-        yield bad.get(number) or text or ""
 
 
 def _read_head(path: str) -> bytes:

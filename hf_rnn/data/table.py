@@ -17,19 +17,8 @@ import pyarrow as pa
 from ..utils.errors import out_of_arrow
 from ..utils.process import limit_mapped_files
 from .charset import excerpt_of
-from .errors import BadRow, Fault, Reason, file_error, listed
+from .errors import BadRow, Fault, Reason, file_error
 
-# Names of columns of texts and of labels, in any case; the first that a table has is taken.
-USUAL_NAMES: dict[str, tuple[str, ...]] = {
-    "text": (
-        *("text", "tweet", "sentence", "review", "content", "comment", "message"),
-        *("nachricht", "kommentar", "bewertung", "satz", "inhalt"),
-    ),
-    "label": (
-        *("label", "labels", "sentiment", "class", "category", "target", "emotion", "polarity"),
-        *("kategorie", "klasse", "stimmung", "gefühl", "bewertung"),
-    ),
-}
 PIECE_ROWS = 10_000  # rows that are Python objects at a time
 _MOST_IN_MEMORY = 1 << 26  # bytes of a table; a larger one is in a file
 _JSON = pa.json_(pa.string())  # the type of columns with values of several types
@@ -309,46 +298,6 @@ def name_columns(path: str, names: Iterable[object]) -> list[str]:
             raise file_error(path, Reason.MISSING_COLUMN, detail)
         texts.append(text)
     return texts
-
-
-def are_names(fields: Iterable[str]) -> bool:
-    """Return whether fields are usual names of columns, one of texts and one of labels.
-
-    A word that names both, such as `Bewertung`, is one of them only.
-    """
-    folded = {name.casefold() for name in fields}
-    texts = folded.intersection(USUAL_NAMES["text"])
-    labels = folded.intersection(USUAL_NAMES["label"])
-    return bool(texts) and bool(labels) and len(texts | labels) > 1
-
-
-def find_column(
-    columns: Iterable[str], name: str | int | None, guesses: Iterable[str], path: str, flag: str
-) -> str:
-    """Return the name of a column: by name or number, or the first of `guesses` in any case.
-
-    A dot in a name leads into nested records. Raises a [`DataError`] that lists the columns and
-    names the `flag`.
-    """
-    columns = list(columns)
-    guesses = list(guesses)
-    if isinstance(name, int):
-        name = columns[name] if 0 <= name < len(columns) else str(name)
-    if name is not None:
-        if name in columns or name.partition(".")[0] in columns:
-            return name
-    else:
-        folded = {column.strip().casefold(): column for column in reversed(columns)}
-        for guess in guesses:
-            if guess in columns:
-                return guess
-            if guess.strip().casefold() in folded:
-                return folded[guess.strip().casefold()]
-    wanted = name or next(iter(guesses), flag)
-    detail = f"no column {wanted!r:.80}: found {listed(columns)}; name one of them with --{flag}"
-    if not columns:
-        detail = f"no column {wanted!r:.80}, nor any other: hf-rnn label gives labels to texts"
-    raise file_error(path, Reason.MISSING_COLUMN, detail)
 
 
 # ---- cells ----

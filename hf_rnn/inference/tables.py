@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as csv
 
+from ..data.columns import USUAL_NAMES, find_column, read_named
 from ..data.lines import is_table, suffix_of
-from ..data.read import read_lines, read_table
-from ..data.table import USUAL_NAMES, RowStore, Table, are_names, find_column, split_rows
+from ..data.table import RowStore, Table, split_rows
 from ..hub.model_folder import FinishedFolder, find_folder
 from ..utils.errors import NO_TEXT, UserError, install_hint, out_of_arrow, reason_of
 
@@ -80,7 +80,8 @@ def answer_file(model: FastRnn, path: str, settings: TableSettings, record: Reco
 
     `record` is that of the training data.
     """
-    table, names = _read_texts(path, settings, record)
+    layout = {name: getattr(settings, name) for name in ("separator", "encoding", "quoting")}
+    table, names = read_named(path, [settings.text_column], record.get("text_column"), **layout)
     columns, settings, note = _choose_columns(model, names, path, settings, record)
     if not table.has_names:
         note = f"{path}: texts are its lines"
@@ -117,33 +118,6 @@ def _answer_rows(
         texts = [_take_texts(piece, name, holds_texts[name]) for name in columns]
         answers.add(_answer_texts(model, texts, settings, where))
     return answers.close()
-
-
-def _read_texts(path: str, settings: TableSettings, record: Record) -> tuple[Table, list[str]]:
-    """Read a table, or a text file as a table of lines; return also the names of its columns."""
-    if not is_table(path):
-        return read_lines(path, settings.encoding), ["text"]
-    column = settings.text_column
-    names = {*USUAL_NAMES["text"]}.difference(USUAL_NAMES["label"])
-    names.add(str(record.get("text_column")).casefold())
-
-    def have_names(fields: set[str]) -> bool:
-        """Return whether the fields of the first line of a TSV file are names."""
-        if column is not None:
-            return not column.isdecimal() or column in fields
-        is_name = len(fields) == 1 and not fields.isdisjoint(USUAL_NAMES["text"])
-        return is_name or not names.isdisjoint(fields) or are_names(fields)
-
-    table = read_table(
-        path,
-        separator=settings.separator,
-        encoding=settings.encoding,
-        header=have_names if suffix_of(path) == ".tsv" else True,
-        quoting=settings.quoting,
-    )
-    if table.has_names or (column is not None and column.isdecimal()):
-        return table, list(table.columns)
-    return table, ["text", "label", *list(table.columns)[2:]][: len(table.columns)]
 
 
 def _take_texts(table: Table, name: str, holds_texts: bool) -> list[object]:

@@ -15,8 +15,8 @@ from typing import Any, ClassVar, Self
 import torch
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
+from ..data.columns import read_column
 from ..data.errors import BadRow
-from ..data.read import read_column
 from ..hub.client import fetch
 from ..hub.model_folder import check_name, name_damage, read_config
 from ..settings.training_arguments import RnnTrainingArguments

@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from tsv_files import SAME_FILE, load_train, write
 
 from hf_rnn.data import read, table
+from hf_rnn.data.columns import read_column
 from hf_rnn.data.errors import Reason
 from hf_rnn.data.load import load_tsv
-from hf_rnn.data.read import read_column, read_table
+from hf_rnn.data.read import read_table
 from hf_rnn.data.report import DataReport
 from hf_rnn.utils.errors import DataError, UserError
 
