@@ -39,7 +39,7 @@ _HEADERS = {
     "script-src 'unsafe-inline'; connect-src 'self'; frame-ancestors 'none'; form-action 'none'",
 }
 _PAUSE = 300  # seconds for an answer; a longer one is a pause
-_MOST_BYTES = 1 << 16  # of a request
+_MOST_BYTES = 1 << 16  # the largest request
 
 
 class LabelPage:
@@ -76,7 +76,7 @@ class LabelPage:
                     response = await asyncio.to_thread(self._take_turn, handle, request, body)
                 except UserError as error:
                     response = _refuse(str(error), 400)
-                except OSError as error:  # such as a full disk
+                except OSError as error:  # for example, the disk is full
                     response = _refuse(str(error), 500)
             response.headers.update(_HEADERS)
             return response
