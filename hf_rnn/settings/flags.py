@@ -12,7 +12,15 @@ from typing import Any, Literal, cast, get_args, get_origin
 
 from ..hub.model_folder import check_name, find_built_in
 from ..utils.errors import SettingError
-from .values import Declaration, advise, convert, list_settings, list_their_names, list_types
+from .values import (
+    YES_OR_NO,
+    Declaration,
+    advise,
+    convert,
+    list_settings,
+    list_their_names,
+    list_types,
+)
 
 _FEW_FLAGS = 18  # up to this number, the short help shows all
 _METAVARS = {bool: "yes|no", int: "N", float: "X"}
@@ -49,6 +57,12 @@ class Flags:
             if flag in words:
                 print(self.format_help(whole=flag == "--help_all"))  # noqa: T201 - the purpose
                 raise SystemExit(0)
+        for place, following in enumerate(words[1:]):
+            flag = words[place]
+            setting = self.settings.get(flag[2:]) if flag.startswith("--") else None
+            is_switch = setting is not None and list_types(setting.hint)[0] is bool
+            if is_switch and following.lower() not in YES_OR_NO:
+                words[place] += "=yes"  # the next word is a text, or the like
         values, rest = _parse(self._make_parser({}), self.settings, words)
         if self._has_flags_of_transformers(rest):
             from transformers import HfArgumentParser, TrainingArguments

@@ -25,7 +25,7 @@ _OTHER_NAMES = {  # that people know from other programs
     "num_epochs": "num_train_epochs",
     "lr": "learning_rate", "model_name": "model_name_or_path", "no_cuda": "use_cpu",
 }  # fmt: skip
-_WORDS = dict.fromkeys(("true", "yes", "1"), True) | dict.fromkeys(("false", "no", "0"), False)
+YES_OR_NO = dict.fromkeys(("true", "yes", "1"), True) | dict.fromkeys(("false", "no", "0"), False)
 _NAMES = {
     bool: "true or false",
     int: "a whole number",
@@ -133,7 +133,7 @@ def _read_as(value_type: Any, value: Any) -> Any:
 def _read_text_as(origin: Any, value_type: Any, text: str) -> Any:
     """Return the value that a text spells, or raise a ValueError or KeyError."""
     if origin is bool:
-        return _WORDS[text.casefold()]
+        return YES_OR_NO[text.casefold()]
     if origin is int:
         return int(text)
     if origin is float:

@@ -144,6 +144,16 @@ def test_values_of_every_type(mine):
     assert (training.lr_scheduler_kwargs, training.num_train_epochs) == ({"min_lr": 0.001}, 2.5)
 
 
+def test_a_text_after_a_switch_is_no_value_of_it():
+    from hf_rnn.cli import predict
+
+    read = predict.FLAGS.read
+    assert read(["OUT", "--explain", "some text"])["text"] == ["some text"]
+    assert read(["--explain", "OUT", "no"]) == {"explain": "yes", "model": "OUT", "text": ["no"]}
+    for word in ("yes", "no", "true", "False", "1", "0"):
+        assert read(["OUT", "--explain", word]) == {"explain": word, "model": "OUT"}
+
+
 def test_keywords_are_flags(tmp_path):
     given = {
         "data_dir": "texts",
