@@ -39,7 +39,7 @@ class AuditArguments(DataArguments):
         None, "table of all rows, the most suspicious label first (with labels)", shown="common"
     )
     pairs_file: Location | None = setting(
-        None, "table of the pairs of rows that nearly repeat each other", shown="common"
+        None, "table of the rows that nearly repeat another one, with that one", shown="common"
     )
     recipe: str | None = setting(
         None, "recipe with settings of texts and tokens to start from", shown="common"

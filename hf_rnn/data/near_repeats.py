@@ -4,7 +4,9 @@ Candidates are pairs whose sets of three letters in a row overlap, found by MinH
 (A. Broder: On the resemblance and containment of documents. 1997; J. Leskovec, A. Rajaraman,
 J. Ullman: Mining of Massive Datasets, 3.4). The library datasketch hashes text by text and keeps a
 dictionary per band: it takes 18 s where these arrays take 1 s, measured on the 8,503 questions of
-BANKING77. The words of each candidate decide.
+BANKING77. The words of each candidate decide. Rows that repeat each other are a group. In a
+bucket a row is compared only with the most similar one of another group, so that a table made of
+templates costs no more than another.
 """
 
 from __future__ import annotations
@@ -39,10 +41,17 @@ _MARKS = re.compile(r"[^\w\s]+")
 
 @dataclass(frozen=True)
 class NearRepeats:
-    """Pairs of rows, the first one earlier, with the share of their letters that agrees."""
+    """The group of each row, and one other row of it; each array has an entry per row, `(N,)`.
 
-    first: np.ndarray  # `(P,)`
-    second: np.ndarray
+    Attributes:
+        groups: A number; rows that near repeats link, also through others, are in one group.
+        other: An earlier row of the group: the first that the row itself repeats, or else the first
+            of the group. It is -1 for the first row of a group.
+        similarity: The share of the letters that agree with those of the other row.
+    """
+
+    groups: np.ndarray
+    other: np.ndarray
     similarity: np.ndarray
 
 
@@ -63,40 +72,71 @@ def normalize_text(text: str) -> str:
 
 
 def find_near_repeats(texts: Sequence[str]) -> NearRepeats:
-    """Return the pairs of rows that nearly repeat each other.
+    """Return the groups of rows that nearly repeat each other.
 
-    Rows that are equal except for case, punctuation, numbers and greetings have the similarity 1;
-    each is paired with the first one only.
+    Rows that are equal except for case, punctuation, numbers and greetings have the similarity 1.
     """
-    rows_of: dict[str, list[int]] = {}
+    forms: dict[str, int] = {}
+    form_of = np.empty(len(texts), dtype=np.int64)  # by row
     for row, text in enumerate(texts):
-        rows_of.setdefault(_simplify(text), []).append(row)
-    rows_of.pop("", None)
-    pairs = []
-    for first, *others in rows_of.values():
-        pairs += [(first, other, 1.0) for other in others]
+        form_of[row] = forms.setdefault(_simplify(text), len(forms))
+    unique = [form or "\0" for form in forms]
+    links = _link(unique)
+    groups = _connect(links, len(unique))
+    if "" in forms:  # texts without a word repeat nothing
+        empty = form_of == forms[""]
+        form_of[empty] = len(unique) + np.arange(empty.sum())
+        groups = np.concatenate([groups, len(unique) + np.arange(empty.sum())])
 
-    unique = list(rows_of)
+    rows = np.arange(len(texts))
+    first_row = np.full(len(groups), len(texts))  # by form
+    np.minimum.at(first_row, form_of, rows)
+    other_row = first_row.copy()  # by form, the first row that it repeats
+    for one, another in (links.T, links.T[::-1]):
+        np.minimum.at(other_row, one, first_row[another])
+    first_of_group = np.full(len(groups), len(texts))
+    np.minimum.at(first_of_group, groups[form_of], rows)
+    groups = groups[form_of]
+    other = np.where(other_row[form_of] < rows, other_row[form_of], first_of_group[groups])
+    other[other == rows] = -1
+
+    similarity = np.full(len(texts), np.nan)
+    for start in range(0, len(texts), _CHUNK):
+        some = start + np.flatnonzero(other[start : start + _CHUNK] >= 0)
+        ours = [_simplify(texts[row]) for row in some.tolist()]
+        theirs = [_simplify(texts[row]) for row in other[some].tolist()]
+        similarity[some] = process.cpdist(ours, theirs, scorer=OSA.normalized_similarity)
+    return NearRepeats(groups, other, similarity)
+
+
+def _link(texts: Sequence[str]) -> np.ndarray:
+    """Return pairs of texts `(P, 2)` that repeat each other: enough to connect their groups."""
+    keys, signatures = _hash_buckets(texts)
     word_counts = Counter[str]()
-    for form in unique:
-        word_counts.update(set(form.split()))
-    for one, other, similarity in _compare(unique, _find_candidates(unique)):
-        if _are_repeats(unique[one].split(), unique[other].split(), word_counts):
-            first, second = sorted((rows_of[unique[one]][0], rows_of[unique[other]][0]))
-            pairs.append((first, second, similarity))
-    columns = np.array(sorted(pairs), dtype=float).reshape(-1, 3).T
-    return NearRepeats(columns[0].astype(int), columns[1].astype(int), columns[2])
+    for text in texts:
+        word_counts.update(set(text.split()))
+    links = np.empty((0, 2), dtype=np.int64)
+    compared = np.empty(0, dtype=np.int64)  # pairs, each as one number
+    for band in keys:
+        groups = _connect(links, len(texts))
+        pairs = _choose_pairs(band, signatures, groups)
+        pairs = pairs[~np.isin(pairs @ (len(texts), 1), compared, assume_unique=True)]
+        compared = np.concatenate([compared, pairs @ (len(texts), 1)])
+        found = [
+            (one, another)
+            for one, another in _compare(texts, pairs)
+            if _are_repeats(texts[one].split(), texts[another].split(), word_counts)
+        ]
+        links = np.concatenate([links, np.array(found, dtype=np.int64).reshape(-1, 2)])
+    return links
 
 
-def group_near_repeats(texts: Sequence[str]) -> np.ndarray:
-    """Return the group of each row `(N,)`: rows that near repeats link are in one group."""
+def _connect(links: np.ndarray, size: int) -> np.ndarray:
+    """Return the group of each of a number of texts that links `(P, 2)` connect."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    pairs = find_near_repeats(texts)
-    links = np.ones(len(pairs.first), dtype=bool)
-    shape = (len(texts), len(texts))
-    graph = coo_array((links, (pairs.first, pairs.second)), shape=shape)
+    graph = coo_array((np.ones(len(links), dtype=bool), tuple(links.T)), shape=(size, size))
     return connected_components(graph, directed=False)[1]
 
 
@@ -106,8 +146,8 @@ def _simplify(text: str) -> str:
     return " ".join(_MARKS.sub(" ", _NUMBER.sub("0", plain)).split())
 
 
-def _find_candidates(texts: Sequence[str]) -> np.ndarray:
-    """Return pairs of texts `(P, 2)` with a common bucket and overlapping sets of letters."""
+def _hash_buckets(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the bucket of each text by band, `(B, N)`, and its signature, uint8 `(N, B * H)`."""
     keys = np.empty((_BANDS, len(texts)), dtype=np.uint64)
     signatures = np.empty((len(texts), _BANDS * _HASHES), dtype=np.uint8)
     factors = np.random.default_rng(1).integers(1, 2**64, _HASHES, dtype=np.uint64)
@@ -117,14 +157,25 @@ def _find_candidates(texts: Sequence[str]) -> np.ndarray:
         bands = hashes.reshape(len(hashes), _BANDS, _HASHES).astype(np.uint64) @ factors
         keys[:, start : start + _CHUNK] = bands.T
         signatures[start : start + _CHUNK] = hashes  # their last bits are enough
-    found = [np.empty((0, 2), dtype=np.int64)]
-    for band in keys:
-        pairs = _pair_equal(band)
-        for start in range(0, len(pairs), _CHUNK):
-            some = pairs[start : start + _CHUNK]
-            overlap = (signatures[some[:, 0]] == signatures[some[:, 1]]).mean(axis=1)
-            found.append(some[overlap >= _LEAST_OVERLAP])
-    return np.unique(np.concatenate(found), axis=0)
+    return keys, signatures
+
+
+def _choose_pairs(band: np.ndarray, signatures: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Return for each text the pair `(P, 2)` with the most similar one of another group.
+
+    Both are in one bucket of a band, and their sets of letters overlap.
+    """
+    pairs = _pair_equal(band)
+    pairs = pairs[groups[pairs[:, 0]] != groups[pairs[:, 1]]]
+    overlap = np.empty(len(pairs), dtype=np.uint8)
+    for start in range(0, len(pairs), _CHUNK):
+        one, another = pairs[start : start + _CHUNK].T
+        overlap[start : start + _CHUNK] = (signatures[one] == signatures[another]).sum(axis=1)
+    is_candidate = overlap >= _LEAST_OVERLAP * signatures.shape[1]
+    pairs = pairs[is_candidate]
+    pairs = pairs[np.argsort(-overlap[is_candidate].astype(np.int16), kind="stable")]
+    best = [np.unique(pairs[:, side], return_index=True)[1] for side in (0, 1)]
+    return pairs[np.unique(np.concatenate(best))]
 
 
 def _sign(texts: Sequence[str]) -> np.ndarray:
@@ -156,8 +207,8 @@ def _pair_equal(keys: np.ndarray) -> np.ndarray:
     return np.concatenate([np.empty((0, 2), dtype=np.int64), *pairs])
 
 
-def _compare(texts: Sequence[str], pairs: np.ndarray) -> Iterator[tuple[int, int, float]]:
-    """Yield the pairs with similar letters, with the share that agrees: 1 - distance / length."""
+def _compare(texts: Sequence[str], pairs: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Yield the pairs with similar letters."""
     for start in range(0, len(pairs), _CHUNK):
         some = pairs[start : start + _CHUNK]
         similarities = process.cpdist(
@@ -167,7 +218,7 @@ def _compare(texts: Sequence[str], pairs: np.ndarray) -> Iterator[tuple[int, int
             score_cutoff=_LEAST_SIMILARITY,
         )
         for place in np.flatnonzero(similarities):
-            yield int(some[place, 0]), int(some[place, 1]), float(similarities[place])
+            yield int(some[place, 0]), int(some[place, 1])
 
 
 def _are_repeats(first: Sequence[str], second: Sequence[str], counts: Counter[str]) -> bool:

@@ -16,7 +16,7 @@ from datasets.fingerprint import generate_random_fingerprint
 
 from ..hub.model_folder import FinishedFolder
 from ..utils.errors import SettingError, explain
-from .near_repeats import group_near_repeats, normalize_text
+from .near_repeats import find_near_repeats, normalize_text
 from .report import DataReport
 from .table import Table, select_rows
 
@@ -172,7 +172,7 @@ def _join_near_repeats(hashes: np.ndarray, texts: Sequence[str]) -> np.ndarray:
 
     The products decide which member, because the smallest hash would be held out more often.
     """
-    groups = group_near_repeats(texts)
+    groups = find_near_repeats(texts).groups
     order = np.argsort(hashes * np.uint64(0x9E3779B97F4A7C15), kind="stable")
     _, first = np.unique(groups[order], return_index=True)
     joined = hashes[order[first]][groups]

@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_MOST_COMPARED = 1_000_000  # rows that are all compared, to find near repeats
-_COMPARED = 300_000  # rows of a larger table that are compared
+_MOST_COMPARED = 300_000  # rows that are compared, to find near repeats
 _EXCERPT = 80  # characters
 _MOST_TOKENIZED = 20_000  # texts of a split whose unknown tokens are counted
 _MOST_DESCRIBED = 10_000  # rows of each kind, for JSON
@@ -162,18 +161,20 @@ def _quote(label: str) -> str:
 
 
 def find_near_pairs(dataset: datasets.DatasetDict) -> pd.DataFrame:
-    """Return the pairs of rows that nearly repeat each other, without exact repeats.
+    """Return the rows that nearly repeat an earlier one, without exact repeats.
 
-    If there are more than 1,000,000, only 300,000 random rows are compared, which is logged.
+    If there are more than 300,000, as many random rows are compared, which is logged.
 
     Returns:
-        A row per pair: `split` and `row` of the later one, those of the other one, `similarity`,
-        and labels and texts of both. Pairs with different labels come first, then the most similar.
+        A row per member of a group of near repeats but the first: its `split` and `row`, those of
+        another member, `similarity`, and labels and texts of both. Rows with different labels come
+        first, then the most similar.
     """
     rows = _sample_rows(dataset)
     repeats = find_near_repeats(rows["text"].tolist())
-    columns = {"later": repeats.second, "other": repeats.first, "similarity": repeats.similarity}
-    pairs = pd.DataFrame(columns)
+    later = np.flatnonzero(repeats.other >= 0)
+    columns = {"later": later, "other": repeats.other[later]}
+    pairs = pd.DataFrame(columns).assign(similarity=repeats.similarity[later])
     hashes = hash_texts(rows["text"])
     pairs = pairs[hashes[pairs["later"]] != hashes[pairs["other"]]]
     labels = rows["label"].to_numpy()
@@ -194,7 +195,7 @@ def _sample_rows(dataset: datasets.DatasetDict) -> pd.DataFrame:
     sizes = [len(dataset[name]) for name in names]
     chosen = np.arange(len(every_row))
     if len(chosen) > _MOST_COMPARED:
-        chosen = np.sort(np.random.default_rng(0).permutation(chosen)[:_COMPARED])
+        chosen = np.sort(np.random.default_rng(0).permutation(chosen)[:_MOST_COMPARED])
         message = "near repeats are sought in %d of %d rows, chosen at random"
         logger.warning(message, len(chosen), len(every_row))
     rows = every_row.select(chosen)

@@ -30,10 +30,10 @@ def measure_repeats(rows: list[tuple[str, str]], draws: int) -> dict[str, Any]:
     """Return recall and false share of the pairs of rows that are typed again, and seconds."""
     import pandas as pd
 
-    from hf_rnn.data.near_repeats import group_near_repeats
+    from hf_rnn.data.near_repeats import find_near_repeats
 
     texts = list(dict.fromkeys(text for text, _ in rows))
-    groups = group_near_repeats(texts)
+    groups = find_near_repeats(texts).groups
     sums = pd.DataFrame(type_again(texts, groups, seed) for seed in range(draws)).sum()
     return {
         "found": round(sums["right"] / sums["typed"], 4),
@@ -57,14 +57,14 @@ def type_again(texts: list[str], groups: "np.ndarray", seed: int) -> dict[str, f
     found = find_near_repeats([*texts, *(copies[source] for source in changed)])
     seconds = time.monotonic() - start
 
-    is_copy = found.second >= len(texts)
+    copy = len(texts) + np.flatnonzero(found.other[len(texts) :] >= 0)
     origin = np.array([*range(len(texts)), *changed])
-    first = origin[found.first[is_copy]]
-    second = origin[found.second[is_copy]]
+    first = origin[found.other[copy]]
+    second = origin[copy]
     return {
         "typed": len(changed),
-        "pairs": is_copy.sum(),
-        "right": (first == second).sum(),
+        "pairs": len(copy),
+        "right": (groups[first] == groups[second]).sum(),
         "false": (groups[first] != groups[second]).sum(),
         "seconds": seconds,
     }

@@ -10,7 +10,7 @@ import pytest
 from rapidfuzz.distance import OSA
 
 from hf_rnn import load_tsv
-from hf_rnn.data.near_repeats import find_near_repeats, group_near_repeats
+from hf_rnn.data.near_repeats import find_near_repeats
 from hf_rnn.data.splits import hold_out
 from hf_rnn.data.typos import mistype
 from hf_rnn.quality.audit import count_near_pairs, find_near_pairs
@@ -20,8 +20,8 @@ TEXTS = sorted(set(load_tsv(ROOT / "data/tweets")["train"]["text"]))
 
 
 def find(texts):
-    pairs = find_near_repeats(texts)
-    return {(int(a), int(b)) for a, b in zip(pairs.first, pairs.second, strict=True)}
+    other = find_near_repeats(texts).other
+    return {(int(other[row]), int(row)) for row in np.flatnonzero(other >= 0)}
 
 
 @pytest.mark.parametrize(
@@ -57,13 +57,13 @@ def test_all_pairs_give_the_same():
     """Letters of all pairs compared, for texts with one mistyped word: no bucket hides one."""
     draw = random.Random(0)
     texts = TEXTS[:120] + [mistype(text, 0.05, draw) for text in TEXTS[:120]]
-    pairs = find(texts)
+    groups = find_near_repeats(texts).groups
     for one, other in combinations(range(len(texts)), 2):
         similarity = OSA.normalized_similarity(texts[one].lower(), texts[other].lower())
         if similarity > 0.97:
-            assert (one, other) in pairs
+            assert groups[one] == groups[other]
         elif similarity < 0.6:
-            assert (one, other) not in pairs
+            assert groups[one] != groups[other]
 
 
 def test_near_repeats_stay_on_one_side():
@@ -71,7 +71,7 @@ def test_near_repeats_stay_on_one_side():
     texts = TEXTS[:300] + [mistype(text, 0.1, draw) for text in TEXTS[:300]]
     classes = np.arange(600) % 2
     held_out = hold_out(texts, classes, 0.1, seed=0)
-    groups = group_near_repeats(texts)
+    groups = find_near_repeats(texts).groups
     assert 30 <= held_out.sum() <= 120 and len(set(groups)) < 330
     for group in set(groups):
         assert len(set(held_out[groups == group])) == 1
