@@ -72,7 +72,8 @@ class TrainingResult:
         folder: The finished folder.
         metrics: Contents of its `metrics.json`: `validation` and perhaps `test` with the scores of
             the task; `training` with numbers of the run; `calibration` and `teacher` if used; in
-            the process that writes the folder also `card`, with further facts of its card.
+            the process that writes the folder also `card`, with further facts of its card. An
+            encoder has `texts`, `held_out` and `training` of its `pretraining.json`.
         url: Its page on the Hub, if `push_to_hub` asked for one.
     """
 
@@ -90,6 +91,11 @@ class TrainingResult:
 
     def summarize(self) -> str:
         """Return two lines for people: scores beside simpler models, and how to use the folder."""
+        if "held_out" in self.metrics:  # that of an encoder
+            found = self.metrics["held_out"].items()
+            shown = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in found)
+            start = f"hf-rnn train DATA_DIR OUTPUT_DIR --model_name_or_path {self.folder}"
+            return f"held-out texts: {shown}\nstart from it: {start}"
         scores = self._scores()
         split = next(reversed(scores), "training")  # test, if there is one
         parts = self._list_scores(split, list(scores[split])[:2]) if scores else []
