@@ -72,7 +72,7 @@ def _read_rows(path: str) -> Iterator[tuple[bytes, list[bytes]]]:
                     detail += f", found {found}"
                 advice = "is it cut short, or not text? Give vectors of GloVe, word2vec or fastText"
                 message = f"{path}, line {place:,}: {detail}; {advice} (its .vec file)"
-                raise DataError(message, path)  # which does not show the row
+                raise DataError(message, path)
             yield word, numbers
         if announced not in (0, count):
             detail = f"has {count:,} rows and announces {announced:,} on line 1"
