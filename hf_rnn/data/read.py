@@ -36,6 +36,7 @@ _CR = re.compile(r"\r(?!\n|\Z)")  # one that ends no line
 _LONE_CR = "\udc0d"  # in its place; decoding never makes it
 _PLACE = "\0place"  # a column for the place of each row while a file is read
 _DECODER = json.JSONDecoder()
+_ANSWER = re.compile(r'\{"(answer|undo)": "(\w+)"')  # see desk/answers.py
 _KEY = re.compile(r'"\s*:')
 _EXCEL_SEPARATOR = re.compile("sep=(.)")  # Excel's first line for itself
 
@@ -379,7 +380,7 @@ def _read_json(path: str, encoding: str) -> Table:
     """Read JSON lines, or one list of records."""
     is_list = _is_list(path, encoding)
     builder = _Builder(path, "row" if is_list else "line")
-    lines = _number_lines(path, encoding, is_list)
+    lines = _settle(_number_lines(path, encoding, is_list))
     while chunk := list(islice(lines, PIECE_ROWS)):
         records = []
         for number, (place, line) in enumerate(chunk):
@@ -403,6 +404,21 @@ def _number_lines(path: str, encoding: str, is_list: bool) -> Iterator[tuple[int
         for place, line in lines:
             if not line.isspace():
                 yield place, line.rstrip("\r\n")
+
+
+def _settle(lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    """Yield lines; of answers of `hf-rnn label` those that are not taken back, nor skipped."""
+    standing: dict[str | int, tuple[int, str]] = {}
+    for place, line in lines:
+        match = _ANSWER.match(line)
+        if not match and not standing:
+            yield place, line
+            continue
+        key = match[2] if match else place
+        standing.pop(key, None)
+        if not match or match[1] == "answer":
+            standing[key] = (place, line)
+    yield from (answer for answer in standing.values() if '"label": null' not in answer[1])
 
 
 def _is_list(path: str, encoding: str) -> bool:
