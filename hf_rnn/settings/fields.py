@@ -55,9 +55,7 @@ class DataArguments(TableArguments):
     tokenizer: str = setting(
         "word", "tokens: word, char or bpe; the last two for languages without spaces"
     )
-    normalizer: str = setting(
-        "none", "rewrites a text before it is split: none, semeval, tweet or cased"
-    )
+    normalizer: str = setting("none", "rewrites a text before it is split: none, tweet or cased")
     min_frequency: int = setting(3, "rarer words become the unknown token")
     max_vocab_size: int | None = setting(None, "size of the vocabulary; keeps the frequent words")
     lowercase: bool = setting(True, "lower-case the texts")

@@ -7,7 +7,7 @@ compute.
 
 Patterns use only the syntax that Oniguruma (`tokenizers`) shares with JavaScript's `u` flag
 (transformers.js): no possessive quantifiers, atomic groups, `\K`, `\X` or `(?i:...)`. `\w` and `\s`
-differ, so `_replace` writes them out. A match starts only where a run starts, so time is linear in
+differ, so `replace` writes them out. A match starts only where a run starts, so time is linear in
 the length.
 """
 
@@ -25,10 +25,6 @@ def build_normalizer(name: str, lowercase: bool) -> tuple[Normalizer, PreTokeniz
 
     - `none`: the text as it is, cut at white space. A word `<pad>` becomes `<unk>`: text is never
       padding.
-    - `semeval`: a raw tweet gets the form of the SemEval-2016 files of the source tutorial: lower
-      case, words of `a-z ' - .` only, and the placeholders `<<<MENTION>>>`, `<<<HASHTAG>>>`,
-      `<<<URL>>>`, `<<<DIGIT>>>`, which alone `lowercase` decides. Everything else (emoji, words
-      with a digit or an accent) is dropped, as in the tutorial.
     - `cased`: for tags of words. Nothing is replaced. Words, punctuation marks, URLs, handles,
       hashtags and emoticons are tokens of their own. With `lowercase`, a token ⇧ precedes a word
       that had a capital, and ⇪ one that began with two.
@@ -54,7 +50,8 @@ def _portable(pattern: str) -> Regex:
     return Regex(pattern)
 
 
-def _replace(pattern: str, content: str = " ") -> Normalizer:
+def replace(pattern: str, content: str = " ") -> Normalizer:
+    """Return the rule that writes a constant in place of each match of a pattern."""
     return Replace(_portable(pattern), content)
 
 
@@ -63,68 +60,6 @@ def _build_none(lowercase: bool) -> tuple[Normalizer, PreTokenizer]:
     return normalizers.Sequence(
         [*case, Replace(Regex(r"(?<!\S)<pad>(?!\S)"), "<unk>")]
     ), WhitespaceSplit()
-
-
-# semeval: learnt from 6,000 aligned rows. Their tweets were cut by a tweet tokenizer, then each
-# token was kept, replaced by a placeholder or dropped. These rules mark the places where that
-# tokenizer cut, and drop at the end.
-# cut off at the edge of a word; within a word they make it a word to drop
-_EDGE = "[\"'“”‘’«»{}()\\[\\]*&]"
-_RUN = r'[^\s.,?"]'  # characters that continue a word with an apostrophe
-_END = r'(?![^\s“"?!,:;])'  # after the last dot of an abbreviation
-_INITIAL = r"(?:^|\W)[a-zA-Z]"  # no lookbehind, which Oniguruma refuses in a lookbehind
-_TITLE = r"(?:^|\W)(?:[mMsSdDjJ][rR]|[mM]r?s|[rR]ep|[sS]en|[sS]t)"
-_PLACEHOLDERS = ("url", "mention", "hashtag", "digit")
-_NAMES = f"(?:{'|'.join(_PLACEHOLDERS)})"
-
-
-def _lower_placeholder(name: str) -> Normalizer:
-    """Return the rule that writes a placeholder in lower case, with a space after it."""
-    letters = "".join(f"[{letter}{letter.upper()}]" for letter in name)
-    return _replace(f"<<<{letters}>>>", f"<<<{name}>>> ")
-
-
-def _build_semeval(lowercase: bool) -> tuple[Normalizer, PreTokenizer]:
-    capitals = []
-    if not lowercase:
-        capitals = [Replace(f"<<<{name}>>>", f"<<<{name.upper()}>>>") for name in _PLACEHOLDERS]
-    opening = rf"<(?!<<{_NAMES}>>>|(?<=<<)<{_NAMES}>>>|(?<=<<<){_NAMES}>>>)"
-    closing = rf">(?!(?<=<<<{_NAMES}>)>>|(?<=<<<{_NAMES}>>)>|(?<=<<<{_NAMES}>>>))"
-    rules = [
-        _replace(r"&(?:amp;)+", "&"),
-        Replace("&lt;", "<"),
-        Replace("&gt;", ">"),
-        _replace(r"&(?:#0*39|#[xX]0*27|apos);", "'"),
-        _replace(r"&(?:quot|nbsp|#160);"),
-        _replace(rf"(?<![^\s:;.,]){_EDGE}+(?=[a-zA-Z0-9])|(?<=[a-zA-Z0-9]){_EDGE}+(?![^\s:;.,])"),
-        _replace(r"(?:[hH][tT][tT][pP][sS]?://|[wW][wW][wW]\.)[^\s<>]+", " <<<url>>> "),
-        # "can't" stays; in "couldn't!" the apostrophe ties the mark to the word, and both are
-        # dropped
-        _replace(rf"""(?<!{_RUN})(?![@#]|[a-zA-Z'-]+(?!{_RUN}))[^\s.,?"'’]+['’]{_RUN}*"""),
-        # e-mail
-        _replace(r"(?<![a-zA-Z0-9._%+-])[a-zA-Z0-9._%+-]+@[a-zA-Z0-9-]+(?:\.[a-zA-Z0-9-]+)+"),
-        _replace(rf"[@＠]\w+(?:['’]{_RUN}*)?|(?<!\()@(?!\S)", " <<<mention>>> "),
-        _replace(rf"#\w+(?:['’]{_RUN}*)?|#(?![^\s:;,.!?])", " <<<hashtag>>> "),
-        # times, decimals, thousands: dropped, not <<<digit>>>
-        _replace(r"(?<![0-9])[0-9]+(?:[.:,][0-9]+)+"),
-        # emoticons with letters, before their letters look like words
-        _replace(
-            r"(?<![0-9])[:;=](?:[^a-zA-Z0-9 ]|[oO])?(?:D+|(?:[pPd3]+|[oO]+|[vV]+|[sS]+)(?!\w))|<3+"
-        ),
-        # a dot stays after a title (mr.) and in initials (u.s., e.g), and separates everywhere else
-        _replace(
-            rf"(?!(?<={_TITLE})\.|(?<={_INITIAL})\.(?:[a-zA-Z]|(?<={_INITIAL}\.[a-zA-Z]\.))"
-            rf"(?:\.[a-zA-Z]){{0,8}}\.?{_END})\."
-        ),
-        *map(_lower_placeholder, _PLACEHOLDERS),
-        _replace(rf'[,!?:;…“”‘’"~–—―=←-⇿♫♪★☆♥❤♡☹-☻]|{opening}|{closing}|--+|->'),
-        Lowercase(),
-        _replace(r"(?<!\S)[0-9]+(?!\S)", "<<<digit>>>"),
-        # drop everything that is neither a word nor a placeholder
-        _replace(rf"(?<!\S)(?!(?:(?=['.-]*[a-z])[a-z'.-]+|<<<{_NAMES}>>>)(?!\S))\S+"),
-        *capitals,
-    ]
-    return normalizers.Sequence(rules), WhitespaceSplit()
 
 
 # tweet: patterns and what is written in their place, in this order. The backslash forms are
@@ -158,11 +93,11 @@ _WORDS = "|".join(
 
 
 def _build_tweet(lowercase: bool) -> tuple[Normalizer, PreTokenizer]:
-    rules = [_replace(pattern, content) for pattern, content in _TWEET_RULES]
+    rules = [replace(pattern, content) for pattern, content in _TWEET_RULES]
     rules += [Lowercase()] if lowercase else []
     # each character of a row before its last two, except in <<<MENTION>>>; U+FE0F only asks for a
     # coloured picture
-    rules.append(_replace(r"(?!<<<\w|(?<=\w)>>>)([^\n])(?=\1\1)|\uFE0F", ""))
+    rules.append(replace(r"(?!<<<\w|(?<=\w)>>>)([^\n])(?=\1\1)|\uFE0F", ""))
     # words, then signs: an emoji with its skin tone, or a family of them, is one (Unicode's
     # grapheme)
     extend = "\\p{M}\u200c\uff9e\uff9f\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f"
@@ -191,7 +126,7 @@ def plain_placeholders() -> list[Normalizer]:
         ("<<<(?:HASHTAG|hashtag)>>>", "#"),
         ("<<<(?:DIGIT|digit)>>>", "0"),
     )
-    return [_replace(pattern, content) for pattern, content in rules]
+    return [replace(pattern, content) for pattern, content in rules]
 
 
 def capital_marks() -> list[Normalizer]:
@@ -200,8 +135,8 @@ def capital_marks() -> list[Normalizer]:
     for capital in map(chr, range(ord("A"), ord("Z") + 1)):
         # a rule per letter, as a replacement is a constant
         start = rf"(?<![\p{{L}}\p{{N}}])(?<!<<<){capital}"
-        rules.append(_replace(rf"{start}(?=\p{{Lu}})", ALL_CAPITALS + capital.lower()))
-        rules.append(_replace(start, CAPITAL + capital.lower()))
+        rules.append(replace(rf"{start}(?=\p{{Lu}})", ALL_CAPITALS + capital.lower()))
+        rules.append(replace(start, CAPITAL + capital.lower()))
     return rules
 
 
@@ -216,7 +151,6 @@ def _build_cased(lowercase: bool) -> tuple[Normalizer, PreTokenizer]:
 
 NORMALIZERS: dict[str, Callable[[bool], tuple[Normalizer, PreTokenizer]]] = {
     "none": _build_none,
-    "semeval": _build_semeval,
     "tweet": _build_tweet,
     "cased": _build_cased,
 }

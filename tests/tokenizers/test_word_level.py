@@ -165,7 +165,7 @@ def test_special_tokens_in_a_text_are_text_to_the_bare_library_too(tmp_path, nor
         (
             CORPUS,
             {"normalizer": "twet"},
-            "normalizer='twet' is unknown: choose one of none, semeval, tweet, cased",
+            "normalizer='twet' is unknown: choose one of none, tweet, cased",
         ),
         (CORPUS, {"normalizer": "tweet", "exact": True}, "needs normalizer none: found tweet"),
         (
@@ -215,19 +215,6 @@ def test_mistakes(texts, arguments, message):
 )
 def test_tweet_by_hand(raw, expected):
     assert words("tweet", raw) == expected.split()
-
-
-@needs_data
-@pytest.mark.parametrize("split", ["train", "dev"])
-def test_semeval_gives_the_preprocessed_rows(split):
-    raw, preprocessed = rows("semeval2016_raw", split), rows("semeval2016", split)
-    assert len(raw) == len(preprocessed) > 1000
-    normalizer, _ = stages("semeval", False)
-    same = [
-        " ".join(normalizer.normalize_str(a).split()) == b
-        for a, b in zip(raw, preprocessed, strict=True)
-    ]
-    assert sum(same) / len(same) > 0.995
 
 
 @pytest.mark.parametrize("normalizer", NORMALIZERS)
@@ -282,14 +269,9 @@ tweets = st.lists(pieces, max_size=15).map("".join)
 def test_any_text_is_cut_into_words(normalizer, text):
     result = words(normalizer, text)
     assert all(result)
-    if normalizer == "semeval":
-        assert all(
-            re.fullmatch(r"[a-z'.-]*[a-z][a-z'.-]*|<<<(url|mention|hashtag|digit)>>>", word)
-            for word in result
-        )
-    else:  # each character is part of a word or white space
-        normalized = stages(normalizer, True)[0].normalize_str(text)
-        assert re.sub(r"\s", "", "".join(result)) == re.sub(r"\s", "", normalized)
+    # each character is part of a word or white space
+    normalized = stages(normalizer, True)[0].normalize_str(text)
+    assert re.sub(r"\s", "", "".join(result)) == re.sub(r"\s", "", normalized)
 
 
 @pytest.mark.parametrize(
