@@ -1,6 +1,6 @@
 """`TaggerEngine`: taggers of words, or with a conditional random field, over a network in C.
 
-What is above the network runs in NumPy: the modules of torch would add seconds to a start.
+The layers above the network run in NumPy: the modules of torch would add seconds to a start.
 
 Legend: T tokens of all texts, W words of all texts, B texts, C tags.
 """
