@@ -57,10 +57,13 @@ def fit_few_rows(
     labels = np.asarray(rows["labels"][:])
     weights = np.asarray(rows[SAMPLE_WEIGHT][:]) if SAMPLE_WEIGHT in rows.column_names else None
     projection = _read_projection(str(run.settings.data.model_name_or_path), model)
-    typed = EpochRows(run, tokenizer, rows)
-    views = [typed.read_epoch(view) for view in range(_VIEWS)]
+    # a step reads stretches of long texts: 128 whole mails would take 24 GB
+    window = 0 if model.config.sep_token_id is not None else run.settings.training.train_window
+    typed = EpochRows(run, tokenizer, rows, window)
+    views = [[ids[: window or None] for ids in texts]]
+    views += [typed.read_epoch(view) for view in range(_VIEWS)]
     draw = random.Random(run.settings.training.seed)
-    contrast_classes(model, tokenizer, [texts, *views], labels, projection, draw)
+    contrast_classes(model, tokenizer, views, labels, projection, draw)
     features = _read_features(model, tokenizer, texts)
     loss = fit_last_layer(run, model, features, projection, labels, weights)
     seconds = round(time.monotonic() - start, 1)

@@ -17,16 +17,15 @@ import json
 import logging
 import random
 import re
-import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import datasets
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, normalizers
@@ -50,12 +49,11 @@ from ..inference.engine import batch_by_length
 from ..models.configuration_rnn import RnnConfig
 from ..models.modeling_rnn import RnnModel, RnnPreTrainedModel
 from ..settings.resolve import Settings, resolve
-from ..settings.training_arguments import RnnTrainingArguments
 from ..tokenizers.normalizers import plain_placeholders
 from ..utils.errors import DataError, ModelError, SettingError
 from ..utils.process import library_bars_off, one_at_a_time
 from .folder import fingerprint_run, open_output, remove_checkpoints, replace_model
-from .save import write_encoder
+from .save import TrainingResult, write_encoder
 from .teacher import Teacher, read_texts
 from .train import make_config, take_steps
 from .trainer import RnnTrainer
@@ -70,31 +68,11 @@ _END_OF_SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=[。！？।])")
 _LEAST_TEXTS = 20
 _BATCH = 4096  # texts that are tokenized at once
 _TOKENS_PER_BATCH = 2048  # that the teacher reads at once, padding included
-# settings that a resumed run may change: its place in the stream of texts counts
-_LENGTH = ("num_train_epochs", "max_steps")
 _COLUMNS = ("teacher_ids", "teacher_words", "input_ids", "input_words")
 
 
-@dataclass(frozen=True)
-class PretrainingResult:
-    """The folder of the encoder, and parts of its `pretraining.json`."""
-
-    folder: Path
-    metrics: dict[str, Any]
-    url: str | None = None
-
-    def summarize(self) -> str:
-        """Return two lines for people: scores on held-out texts, and how to start from it."""
-        held_out = self.metrics["held_out"].items()
-        scores = [f"{name.replace('_', ' ')} {value:.3f}" for name, value in held_out]
-        command = (
-            f"hf-rnn train DATA_DIR OUTPUT_DIR --model_name_or_path {shlex.quote(str(self.folder))}"
-        )
-        return f"held-out texts: {', '.join(scores)}\nstart from it: {command}"
-
-
 @one_at_a_time()
-def pretrain(**settings: Unpack[PretrainKeywords]) -> PretrainingResult:
+def pretrain(**settings: Unpack[PretrainKeywords]) -> TrainingResult:
     """Teach a recurrent encoder a teacher's states at every token, minus their mean; save it.
 
     The mean of a text's states is its sentence vector. The folder is loaded by `AutoModel`, by
@@ -114,133 +92,84 @@ def pretrain(**settings: Unpack[PretrainKeywords]) -> PretrainingResult:
 
 
 @library_bars_off()
-def run_pretraining(settings: Settings) -> PretrainingResult:
+def run_pretraining(settings: Settings) -> TrainingResult:
     """Teach an encoder with these settings; see [`pretrain`]."""
-    _check_settings(settings)
+    options = settings.pretraining
     args = copy.copy(settings.training)
+    if options.teacher is None or not options.input:
+        raise SettingError(
+            "give teacher, the folder or Hub id of an encoder, "
+            "and input, files with one text per line"
+        )
+    if args.push_to_hub:
+        raise SettingError(
+            "push_to_hub is for models with a head: leave it out, and type `hf upload` later"
+        )
     with open_output(args) as (folder, checkpoint):
-        lesson = _prepare_lesson(settings)
+        texts, counts = read_texts(
+            options.input,
+            options.text_column,
+            fault=lambda text: None if text else "blank",
+            cut=lambda text: cut_sentences(text, options.split_characters),
+            most=options.max_texts,
+        )
+        if len(texts) < _LEAST_TEXTS:
+            raise DataError(
+                f"there are too few texts to learn from: found {len(texts)}; "
+                f"give {_LEAST_TEXTS} or more"
+            )
+        teacher = Encoder.open(str(options.teacher), options.teacher_max_length, args)
+        tokenizer = teacher.share_pieces(settings, texts)
+        random.Random(args.seed).shuffle(texts)
+        count = min(options.held_out, len(texts) // 10)
+        draw = random.Random(args.seed)
+        held_out = encode_pairs(texts[:count], tokenizer, teacher.most_tokens)
+        train = encode_pairs(texts[count:], tokenizer, teacher.most_tokens, args.typos, draw)
+
         set_seed(args.seed)
-        model = _make_student(settings, lesson.teacher)
+        model = _make_student(settings, teacher)
         args.output_dir = str(folder.checkpoints)
         args.load_best_model_at_end = False
         args.remove_unused_columns = False  # the collator selects columns
-        trainer = _make_trainer(lesson, model, args)
-        training = take_steps(trainer, checkpoint)
-        figures = _measure_student(lesson, trainer, training)
+        splits = {"train": train, "validation": held_out}
+        trainer = RnnTrainer(
+            model,
+            args,
+            made_from={
+                **fingerprint_run(splits, model.config, args),
+                "the teacher": teacher.hash,
+            },
+            train_dataset=train,
+            eval_dataset=held_out,
+            processing_class=tokenizer,
+            data_collator=StateCollator(teacher, held_out),
+            compute_metrics=measure,
+        )
+        numbers = take_steps(trainer, checkpoint)
+        measured = trainer.predict(held_out).metrics
+        figures = {
+            "teacher": {
+                "name": teacher.name,
+                "state_size": model.state_size,
+                "max_length": teacher.max_length,
+            },
+            "texts": {**counts, "learned": len(train), "held_out": count},
+            "held_out": {name: measured[f"test_{name}"] for name in ("cosine", "token_cosine")},
+            **measure_pieces(tokenizer, texts[:count]),
+            "training": numbers,
+            "parameters": model.rnn.num_parameters(),
+        }
         if args.process_index == 0:
             replace_model(
                 folder,
                 lambda new: write_encoder(
-                    new, model.rnn, model.projection, lesson.tokenizer, figures, settings
+                    new, model.rnn, model.projection, tokenizer, figures, settings
                 ),
             )
             remove_checkpoints(folder)
             logger.info("the encoder is in %s", folder.root)
     shown = {name: figures[name] for name in ("texts", "held_out", "training")}
-    return PretrainingResult(folder.root, shown)
-
-
-def _check_settings(settings: Settings) -> None:
-    """Raise a [`SettingError`] for settings that are missing or have no meaning here."""
-    if settings.pretraining.teacher is None or not settings.pretraining.input:
-        raise SettingError(
-            "give teacher, the folder or Hub id of an encoder, "
-            "and input, files with one text per line"
-        )
-    if settings.training.push_to_hub:
-        raise SettingError(
-            "push_to_hub is for models with a head: leave it out, and type `hf upload` later"
-        )
-
-
-@dataclass(frozen=True)
-class _Lesson:
-    """The texts that a student learns, as tokens, and their teacher."""
-
-    teacher: Encoder
-    tokenizer: PreTrainedTokenizerFast
-    train: datasets.Dataset
-    held_out: datasets.Dataset
-    held_out_texts: list[str]
-    counts: dict[str, int]  # texts by their use
-
-
-def _prepare_lesson(settings: Settings) -> _Lesson:
-    """Read texts and teacher, choose the student's tokens, and hold texts out."""
-    args = settings.training
-    options = settings.pretraining
-    texts, counts = read_texts(
-        options.input or (),
-        options.text_column,
-        fault=lambda text: None if text else "blank",
-        cut=lambda text: cut_sentences(text, options.split_characters),
-        most=options.max_texts,
-    )
-    if len(texts) < _LEAST_TEXTS:
-        raise DataError(
-            f"there are too few texts to learn from: found {len(texts)}; "
-            f"give {_LEAST_TEXTS} or more"
-        )
-
-    teacher = Encoder.open(str(options.teacher), options.teacher_max_length, args)
-    if options.model_name_or_path is not None:
-        tokenizer, pieces = load_pieces(options.model_name_or_path, teacher.tokenizer)
-    else:
-        tokenizer, pieces = prune_tokenizer(
-            teacher.tokenizer, texts, options.max_vocab_size, options.model_max_length
-        )
-    teacher.pieces.extend(pieces)
-
-    random.Random(args.seed).shuffle(texts)
-    count = min(options.held_out, len(texts) // 10)
-    draw = random.Random(args.seed)
-    held_out = encode_texts(texts[:count], tokenizer, teacher.most_tokens)
-    train = encode_texts(texts[count:], tokenizer, teacher.most_tokens, args.typos, draw)
-    return _Lesson(teacher, tokenizer, train, held_out, texts[:count], counts)
-
-
-def _make_trainer(lesson: _Lesson, model: EncoderStudent, args: RnnTrainingArguments) -> RnnTrainer:
-    """Return the Trainer; a resumed run may have another number of epochs."""
-    splits = {"train": lesson.train, "validation": lesson.held_out}
-    fingerprint = fingerprint_run(splits, model.config, args)
-    fingerprint["teacher"] = lesson.teacher.hash
-    for name in _LENGTH:
-        del fingerprint[name]
-    return RnnTrainer(
-        model,
-        args,
-        made_from=fingerprint,
-        train_dataset=lesson.train,
-        eval_dataset=lesson.held_out,
-        processing_class=lesson.tokenizer,
-        data_collator=StateCollator(lesson.teacher, lesson.held_out),
-        compute_metrics=measure,
-    )
-
-
-def _measure_student(
-    lesson: _Lesson, trainer: RnnTrainer, training: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return the figures of a student for its record and its card."""
-    model = trainer.model
-    measured = trainer.predict(lesson.held_out).metrics
-    return {
-        "teacher": {
-            "name": lesson.teacher.name,
-            "state_size": model.state_size,
-            "max_length": lesson.teacher.max_length,
-        },
-        "texts": {
-            **lesson.counts,
-            "learned": len(lesson.train),
-            "held_out": len(lesson.held_out),
-        },
-        "held_out": {name: measured[f"test_{name}"] for name in ("cosine", "token_cosine")},
-        **measure_pieces(lesson.tokenizer, lesson.held_out_texts),
-        "training": training,
-        "parameters": model.rnn.num_parameters(),
-    }
+    return TrainingResult(folder.root, shown)
 
 
 # ---- texts and tokens ----
@@ -294,19 +223,30 @@ def prune_tokenizer(
         steps += [normalizers.Replace(sign, sign[1:-1]) for sign in (pad, unknown)]
     backend.normalizer = normalizers.Sequence(steps)
 
-    counts = _count_pieces(backend, texts)
+    counts: Counter[int] = Counter()
+    for start in range(0, len(texts), _BATCH):
+        batch = texts[start : start + _BATCH]
+        for encoding in backend.encode_batch_fast(batch, add_special_tokens=False):
+            counts.update(encoding.ids)
     for index in tokenizer.all_special_ids:
         counts.pop(index, None)
     content = json.loads(backend.to_str())
+    model = content["model"]
     ids = [tokenizer.pad_token_id, tokenizer.unk_token_id]
     if size is not None:
         size -= len(ids)
-    ids += rank_pieces(counts, _list_pieces(content["model"]), size)
-
-    _keep_pieces(content["model"], ids)
-    content |= {"post_processor": None, "added_tokens": []}
+    if algorithm == "Unigram":
+        ids += rank_pieces(counts, [piece for piece, _ in model["vocab"]], size)
+        model |= {"vocab": [model["vocab"][index] for index in ids], "unk_id": 1}
+    else:
+        names = sorted(model["vocab"], key=model["vocab"].get)
+        inside = model["continuing_subword_prefix"]
+        ids += rank_pieces(counts, [name.removeprefix(inside) for name in names], size)
+        model["vocab"] = {names[index]: place for place, index in enumerate(ids)}
     pruned = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(json.dumps(content)),
+        tokenizer_object=Tokenizer.from_str(
+            json.dumps({**content, "post_processor": None, "added_tokens": []})
+        ),
         unk_token=unknown,
         pad_token=pad,
         model_max_length=model_max_length,
@@ -314,36 +254,6 @@ def prune_tokenizer(
         split_special_tokens=True,
     )
     return pruned, ids
-
-
-def _count_pieces(backend: Tokenizer, texts: Sequence[str]) -> Counter[int]:
-    """Return how often texts have each piece, by its id."""
-    counts: Counter[int] = Counter()
-    for start in range(0, len(texts), _BATCH):
-        batch = texts[start : start + _BATCH]
-        for encoding in backend.encode_batch_fast(batch, add_special_tokens=False):
-            counts.update(encoding.ids)
-    return counts
-
-
-def _list_pieces(model: Mapping[str, Any]) -> list[str]:
-    """Return the pieces of a tokenizer's model by id, without the mark of the inside of a word."""
-    if model["type"] == "Unigram":
-        return [piece for piece, _ in model["vocab"]]
-    prefix = model["continuing_subword_prefix"]
-    names = sorted(model["vocab"], key=model["vocab"].get)
-    return [name.removeprefix(prefix) for name in names]
-
-
-def _keep_pieces(model: dict[str, Any], ids: Sequence[int]) -> None:
-    """Leave only the pieces with these ids in a tokenizer's model, in this order."""
-    vocabulary = model["vocab"]
-    if model["type"] == "Unigram":
-        model["vocab"] = [vocabulary[index] for index in ids]
-        model["unk_id"] = 1
-    else:
-        names = sorted(vocabulary, key=vocabulary.get)
-        model["vocab"] = {names[index]: place for place, index in enumerate(ids)}
 
 
 def load_pieces(
@@ -389,7 +299,7 @@ def rank_pieces(counts: Mapping[int, int], pieces: Sequence[str], size: int | No
     return sorted([*single, *longer], key=rank)
 
 
-def encode_texts(
+def encode_pairs(
     texts: Sequence[str],
     tokenizer: PreTrainedTokenizerBase,
     most: int | None,
@@ -406,32 +316,25 @@ def encode_texts(
     longest = tokenizer.model_max_length
     if most is not None:
         longest = min(longest, most)
+    encode = tokenizer.backend_tokenizer.encode_batch
     tables: list[pa.Table] = []
     for start in range(0, len(texts), _BATCH):
         clean = list(texts[start : start + _BATCH])
         typed = clean if draw is None else list(mistype_half(clean, typos, draw))
-        tables.append(_encode_pairs(tokenizer, clean, typed, longest))
+        columns: dict[str, list[list[int]]] = {name: [] for name in _COLUMNS}
+        for right, wrong in zip(encode(clean), encode(typed), strict=True):
+            if not right.ids or not wrong.ids:
+                continue
+            row = (right.ids, right.word_ids, wrong.ids, wrong.word_ids)
+            if right.ids == wrong.ids:  # then each token is a word of its own
+                places = range(len(right.ids))
+                row = (right.ids, places, right.ids, places)
+            for name, values in zip(_COLUMNS, row, strict=True):
+                columns[name].append(list(values[:longest]))
+        arrays = {name: pa.array(column, pa.list_(pa.int32())) for name, column in columns.items()}
+        arrays["length"] = pc.list_value_length(arrays["input_ids"])
+        tables.append(pa.table(arrays))
     return datasets.Dataset(pa.concat_tables(tables)).with_format("numpy")
-
-
-def _encode_pairs(
-    tokenizer: PreTrainedTokenizerBase, clean: list[str], typed: list[str], most: int
-) -> pa.Table:
-    """Return the tokens of texts as they are and as they are typed, each at most `most`."""
-    columns: dict[str, list[list[int]]] = {name: [] for name in _COLUMNS}
-    encode = tokenizer.backend_tokenizer.encode_batch
-    for right, wrong in zip(encode(clean), encode(typed), strict=True):
-        if not right.ids or not wrong.ids:
-            continue
-        row = (right.ids, right.word_ids, wrong.ids, wrong.word_ids)
-        if right.ids == wrong.ids:  # then each token is a word of its own
-            places = range(len(right.ids))
-            row = (right.ids, places, right.ids, places)
-        for name, values in zip(_COLUMNS, row, strict=True):
-            columns[name].append(list(values[:most]))
-    lengths = list(map(len, columns["input_ids"]))
-    arrays = {name: pa.array(column, pa.list_(pa.int32())) for name, column in columns.items()}
-    return pa.table({**arrays, "length": pa.array(lengths, pa.int32())})
 
 
 # ---- the teacher ----
@@ -456,6 +359,18 @@ class Encoder(Teacher):
     def most_tokens(self) -> int | None:
         """Tokens of a text, without special ones."""
         return None if self.max_length is None else self.max_length - sum(map(len, self.around))
+
+    def share_pieces(self, settings: Settings, texts: Sequence[str]) -> PreTrainedTokenizerFast:
+        """Return the student's tokenizer, and keep the ids of its tokens."""
+        options = settings.pretraining
+        if options.model_name_or_path is not None:
+            tokenizer, pieces = load_pieces(options.model_name_or_path, self.tokenizer)
+        else:
+            tokenizer, pieces = prune_tokenizer(
+                self.tokenizer, texts, options.max_vocab_size, options.model_max_length
+            )
+        self.pieces.extend(pieces)
+        return tokenizer
 
     @torch.inference_mode()
     def read(self, rows: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -72,7 +72,8 @@ class TrainingResult:
         folder: The finished folder.
         metrics: Contents of its `metrics.json`: `validation` and perhaps `test` with the scores of
             the task; `training` with numbers of the run; `calibration` and `teacher` if used; in
-            the process that writes the folder also `card`, with further facts of its card.
+            the process that writes the folder also `card`, with further facts of its card. An
+            encoder has `texts`, `held_out` and `training` of its `pretraining.json`.
         url: Its page on the Hub, if `push_to_hub` asked for one.
     """
 
@@ -90,6 +91,11 @@ class TrainingResult:
 
     def summarize(self) -> str:
         """Return two lines for people: scores beside simpler models, and how to use the folder."""
+        if "held_out" in self.metrics:  # that of an encoder
+            found = self.metrics["held_out"].items()
+            shown = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in found)
+            start = f"hf-rnn train DATA_DIR OUTPUT_DIR --model_name_or_path {self.folder}"
+            return f"held-out texts: {shown}\nstart from it: {start}"
         scores = self._scores()
         split = next(reversed(scores), "training")  # test, if there is one
         parts = self._list_scores(split, list(scores[split])[:2]) if scores else []
@@ -131,15 +137,15 @@ class TrainingResult:
         return by_split
 
 
-def warn_if_linear_wins(run: Run, metrics: Metrics, linear: LinearBaseline | None) -> None:
-    """Log that the linear model has a better validation score, and what to try next."""
+def advise(run: Run, metrics: Metrics, linear: LinearBaseline | None) -> str | None:
+    """Return what to do where the linear model has a better validation score, for log and card."""
     if linear is None or "validation" not in metrics:
-        return
+        return None
     name = (run.settings.training.metric_for_best_model or "accuracy").removeprefix("eval_")
     score = metrics["validation"].get(name, 0.0)
     linear_score = linear.scores["validation"].get(name, 0.0)
     if linear_score <= score:
-        return
+        return None
     advice = "hf-rnn distill, with a fine-tuned transformer and texts without labels"
     if "teacher" in metrics:
         advice = "more texts without labels"
@@ -147,13 +153,10 @@ def warn_if_linear_wins(run: Run, metrics: Metrics, linear: LinearBaseline | Non
         advice = "--few_rows 0, which trains all weights"
     elif run.settings.data.model_name_or_path is None:
         advice = "recipe default for English texts, else recipe scratch with --vectors"
-    logger.warning(
-        "the linear model is better on validation, %s %.3f against %.3f: use it, or try %s",
-        name,
-        linear_score,
-        score,
-        advice,
-    )
+    elif run.settings.data.max_length is not None:
+        advice = "a larger --max_length"
+    found = f"{name} {linear_score:.3f} against {score:.3f}"
+    return f"the linear model is better on validation, {found}: use it, or try {advice}"
 
 
 def describe_data(run: Run, *, learned_held_out: bool) -> dict[str, Any]:
@@ -209,6 +212,7 @@ def write_folder(
     card = describe_run(run, tokens, fit, metrics)
     if linear is not None:
         card["baselines"] = {linear.name: linear.scores}
+    card["advice"] = advise(run, metrics, linear)
     card["decisions"] = {
         f"{thresholds.target:g}": {
             "rows": dataclasses.asdict(thresholds.repeated),

@@ -67,7 +67,6 @@ from .save import (
     TrainingResult,
     describe_data,
     round_weights,
-    warn_if_linear_wins,
     write_folder,
 )
 from .score import DIVERGED, compare, score
@@ -217,7 +216,8 @@ def train_on(
         replace_model(run.folder, lambda new: write_folder(new, run, tokens, fit, metrics, linear))
         remove_checkpoints(run.folder)
         logger.info("the finished model is in %s", run.folder.root)
-        warn_if_linear_wins(run, metrics, linear)
+        if "advice" in metrics["card"]:
+            logger.warning(metrics["card"]["advice"])
     return TrainingResult(run.folder.root, metrics)
 
 

@@ -30,7 +30,7 @@ from hf_rnn.training.pretrain import (
     Encoder,
     StateCollator,
     cut_sentences,
-    encode_texts,
+    encode_pairs,
     prune_tokenizer,
 )
 from hf_rnn.training.teacher import read_texts
@@ -209,7 +209,7 @@ def test_the_states_of_a_teacher_are_those_of_transformers(kind, request):
     )
     pruned, pieces = prune_tokenizer(teacher.tokenizer, texts, None, 99)
     teacher.pieces.extend(pieces)
-    rows = encode_texts(texts, pruned, 62, typos=0.5, draw=random.Random(0))
+    rows = encode_pairs(texts, pruned, 62, typos=0.5, draw=random.Random(0))
     model, tokenizer = (
         AutoModel.from_pretrained(folder).eval(),
         AutoTokenizer.from_pretrained(folder),
@@ -246,17 +246,6 @@ def test_a_stopped_run_resumes_bit_for_bit(pretrained, settings, tmp_path):
     pretrain(**settings, output_dir=str(folder), resume=True)
     for name in ("model.safetensors", "2_Dense/model.safetensors"):
         assert (folder / name).read_bytes() == (pretrained.folder / name).read_bytes()
-
-
-def test_a_run_resumes_with_another_number_of_epochs(settings, tmp_path):
-    """With a constant rate it is the run that had this number from the start."""
-    settings = {**settings, "lr_scheduler_type": "constant"}
-    whole = pretrain(**{**settings, "num_train_epochs": 3}, output_dir=str(tmp_path / "whole"))
-    folder = tmp_path / "out"
-    run_until(14, lambda: pretrain(**{**settings, "num_train_epochs": 2}, output_dir=str(folder)))
-    pretrain(**{**settings, "num_train_epochs": 3}, output_dir=str(folder), resume=True)
-    for name in ("model.safetensors", "2_Dense/model.safetensors"):
-        assert (folder / name).read_bytes() == (whole.folder / name).read_bytes()
 
 
 def test_an_encoder_is_taught_further(pretrained, unigram, settings, tmp_path):

@@ -203,6 +203,9 @@ def test_a_bad_run_claims_no_best_epoch_and_says_that_the_linear_model_is_better
     own = result.metrics["validation"]["macro_f1"]
     scores = f"macro_f1 {linear['validation']['macro_f1']:.3f} against {own:.3f}"
     assert f"better on validation, {scores}: use it, or try recipe default" in line
+    assert "The linear model is better on validation" in (result.folder / "README.md").read_text(
+        encoding="utf-8"
+    )
 
 
 # ---- ways to start a run ----

@@ -28,6 +28,7 @@ from hf_rnn.hub.push import push
 from hf_rnn.settings.fields import ARCHITECTURE
 from hf_rnn.settings.recipe import load_recipe
 from hf_rnn.settings.resolve import resolve
+from hf_rnn.training import few_rows
 from hf_rnn.training.prepare import decide_start
 from hf_rnn.utils.errors import UserError
 
@@ -603,3 +604,20 @@ def test_texts_without_spaces_become_characters_without_the_encoder():
     assert (
         choose(SAMPLES["Arabic"], hidden_size=8) == choose(recipe={"recipe": "scratch"}) == "word"
     )
+
+
+def test_few_long_texts_are_read_in_stretches(tmp_path, monkeypatch):
+    """A step of 128 whole texts would take all memory."""
+    widths = []
+    contrast = few_rows.contrast_classes
+
+    def record(model, tokenizer, views, *others):
+        widths.extend(len(ids) for view in views for ids in view)
+        contrast(model, tokenizer, views, *others)
+
+    monkeypatch.setattr(few_rows, "contrast_classes", record)
+    monkeypatch.setattr(few_rows, "_STEPS", 1)
+    rows = [(f"{text} " * 90, label) for text, label in invent_rows(30, seed=3)]
+    settings = {"recipe": "finetune", "few_rows": 40, "baselines": False, "train_window": 24}
+    train(train=rows, validation=rows, output_dir=str(tmp_path / "out"), **settings)
+    assert len(widths) == 7 * 30 and max(widths) == 24
