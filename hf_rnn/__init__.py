@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .data.encode import encode as encode
     from .data.load import load_tsv as load_tsv
     from .data.vectors import load_vectors as load_vectors
+    from .desk.labeller import Labeller as Labeller
     from .evaluation import classification_metrics as classification_metrics
     from .hub.model_folder import PRETRAINED as PRETRAINED
     from .hub.push import push as push
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from .inference.predict import FastRnn as FastRnn
     from .inference.predict import SentenceEncoder as SentenceEncoder
     from .inference.predict import Tagger as Tagger
-    from .labelling.labeller import Labeller as Labeller
     from .models.causal_lm_rnn import RnnForCausalLM as RnnForCausalLM
     from .models.configuration_rnn import RnnConfig as RnnConfig
     from .models.modeling_rnn import RnnForSequenceClassification as RnnForSequenceClassification
@@ -73,7 +73,7 @@ else:
         "pretrain": "training.pretrain",
         "Tagger": "inference.predict",
         "BatchPredictor": "inference.batches",
-        "Labeller": "labelling.labeller",
+        "Labeller": "desk.labeller",
     }
     __all__ = ["__version__", *_HOME]
 

@@ -69,7 +69,7 @@ def main() -> None:
     from hf_rnn import Labeller
     from hf_rnn.data import ColumnFlags
     from hf_rnn.data.columns import read_texts
-    from hf_rnn.labelling.page import serve
+    from hf_rnn.desk.page import serve
 
     table = read_texts(arguments.table, ColumnFlags())
     right = dict(zip(table.texts, table.labels or (), strict=True))

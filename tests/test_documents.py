@@ -98,7 +98,7 @@ def test_the_examples_run(page, trained, tagged_dir, tmp_path, monkeypatch, caps
     monkeypatch.chdir(tmp_path)
     encoder = SentenceEncoder.from_pretrained(ROOT / "hf_rnn/hub/pretrained/english")
     real = SimpleNamespace(from_pretrained=lambda _: encoder)  # that of the tests has no vectors
-    monkeypatch.setattr("hf_rnn.labelling.vectors.SentenceEncoder", real)
+    monkeypatch.setattr("hf_rnn.quality.vectors.SentenceEncoder", real)
     names = {"__name__": "__main__"}
     for skipped, language, code in FENCED.findall(page.read_text(encoding="utf-8")):
         if language == "python" and not skipped:

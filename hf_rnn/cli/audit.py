@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from ..data.report import DataReport
-    from ..labelling.wrong_labels import WrongLabels
+    from ..quality.wrong_labels import WrongLabels
 
 
 @dataclass
@@ -59,8 +59,8 @@ def run(argv: Sequence[str]) -> None:
     if own["output_file"] and not own["labels"]:
         raise SettingError("--output_file has the rows with suspicious labels: add --labels")
     settings = resolve(flags, check=FLAGS.check)
-    from ..data.audit import audit, count_near_pairs, find_near_pairs, render_text
     from ..data.report import DataReport
+    from ..quality.audit import audit, count_near_pairs, find_near_pairs, render_text
 
     report = DataReport()
     rows, tokenizer = _read_rows(settings, report, bool(own["labels"]))
@@ -126,7 +126,7 @@ def _judge_labels(rows: DatasetDict, lines: Mapping[str, tuple[str, np.ndarray]]
     import numpy as np
 
     from ..data.splits import join_texts
-    from ..labelling.wrong_labels import find_wrong_labels
+    from ..quality.wrong_labels import find_wrong_labels
 
     everything = datasets.concatenate_datasets(list(rows.values()))
     labels = np.asarray(everything["label"][:])

@@ -44,7 +44,7 @@ def run(argv: Sequence[str]) -> None:
     tables = [read_texts(path, arguments) for path in (arguments.old, arguments.new)]
     from ..hub import model_folder
     from ..inference.predict import FastRnn
-    from ..labelling.compare import compare, draw_comparison
+    from ..quality.compare import compare, draw_comparison
 
     model_folder.quiet()
     model = FastRnn.from_pretrained(arguments.model, arguments.revision)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..data import ColumnFlags, Location
 from ..data.columns import read_texts
 from ..models.settings_rnn import setting
 from ..settings.flags import Flags
+from ..utils.process import write_whole
 from .console import print_note
 
 
@@ -19,7 +22,7 @@ class LabelArguments(ColumnFlags):
     table: Location = setting(
         "", "your texts: .csv .xlsx .tsv .jsonl .parquet, or .txt with a text per line"
     )
-    output_dir: Location = setting("", "folder for labels.csv, and for the model")
+    output_dir: Location = setting("", "folder for answers.jsonl and labels.csv, and for the model")
     none_label: str = setting("no class", "label of texts of no class: they are not trained on")
     port: int | None = setting(None, "port of the page (default: a free one)")
     browser: bool = setting(True, "open the page in the browser")
@@ -42,9 +45,10 @@ def run(argv: Sequence[str]) -> None:
     """Serve the page until it is finished, then train."""
     arguments: LabelArguments = FLAGS.build(argv)
     table = read_texts(arguments.table, arguments)
+    from ..desk.answers import write_table
+    from ..desk.labeller import Labeller
+    from ..desk.page import serve
     from ..hub import model_folder
-    from ..labelling.labeller import Labeller
-    from ..labelling.page import serve
 
     model_folder.quiet()
     labeller = Labeller(table.texts, table.labels, arguments.output_dir, arguments.seed)
@@ -55,7 +59,13 @@ def run(argv: Sequence[str]) -> None:
 
     none = arguments.none_label
     rows = [(table.texts[row], label) for row, label in labeller.labels.items() if label != none]
-    print_note(f"{len(labeller.answers):,} answers are in {arguments.output_dir}/labels.csv")
+    export = Path(arguments.output_dir) / "labels.csv"
+    content = write_table(labeller.answers)
+    if export.exists() and not content.startswith(export.read_bytes()):  # somebody changed it
+        os.replace(export, export.with_name("labels.old.csv"))
+    write_whole(export, content)
+    print_note(f"{len(labeller.answers):,} answers are in {arguments.output_dir}/answers.jsonl")
+    print_note(f"as a table they are in {export}")
     names = sorted({label for _, label in rows})
     if len(names) < 2:
         print_note("nothing is trained: label texts of two labels at least")

@@ -63,12 +63,11 @@ def load_text(
         texts[split] = _read_split(split, files[split], encoding, report)
     if is_cut and "train" in texts:
         _cut_end(texts, report)
-    return datasets.DatasetDict({name: _make_dataset(texts[name]) for name in names})
-
-
-def _make_dataset(texts: list[str]) -> datasets.Dataset:
     features = datasets.Features(text=datasets.Value("string"))
-    return datasets.Dataset.from_dict({"text": texts}, features)
+    data = datasets.DatasetDict()
+    for name in names:
+        data[name] = datasets.Dataset.from_dict({"text": texts[name]}, features)
+    return data
 
 
 def _cut_end(texts: dict[str, list[str]], report: DataReport) -> None:

@@ -95,34 +95,26 @@ def make_datasets(
             masks |= {"train": ~held_out, "validation": held_out}
     data = datasets.DatasetDict()
     for split, rows in sources.items():
-        data[split] = _make_dataset(split, rows, masks[split])
-        report.label_counts[split] = _count_classes(rows, masks[split])
-        report.places[split] = rows.places[masks[split]]
+        mask = masks[split]
+        store = select_rows(rows.rows, mask)
+        table = store.close()
+        if store.path is not None:  # so that what `map` makes of it is in files too
+            table = datasets.table.MemoryMappedTable.from_file(store.path)
+        data[split] = datasets.Dataset(
+            table,
+            datasets.DatasetInfo(features=rows.features),
+            datasets.NamedSplit(split),
+            # else the library hashes all rows
+            fingerprint=generate_random_fingerprint(),
+        )
+
+        feature = rows.features.get("label")
+        classes = feature.num_classes if isinstance(feature, datasets.ClassLabel) else 1
+        report.label_counts[split] = np.bincount(rows.strata[mask], minlength=classes).tolist()
+        report.places[split] = rows.places[mask]
         if rows.table is not None:
             report.tables[split] = rows.table, report.places[split]
     return data
-
-
-def _make_dataset(split: str, rows: SplitRows, mask: np.ndarray) -> datasets.Dataset:
-    """Return the rows of a mask as a data set."""
-    store = select_rows(rows.rows, mask)
-    table = store.close()
-    if store.path is not None:  # so that what `map` makes of it is in files too
-        table = datasets.table.MemoryMappedTable.from_file(store.path)
-    return datasets.Dataset(
-        table,
-        datasets.DatasetInfo(features=rows.features),
-        datasets.NamedSplit(split),
-        # else the library hashes all rows
-        fingerprint=generate_random_fingerprint(),
-    )
-
-
-def _count_classes(rows: SplitRows, mask: np.ndarray) -> list[int]:
-    """Return the rows of each class in a mask, or of all in one number."""
-    feature = rows.features.get("label")
-    classes = feature.num_classes if isinstance(feature, datasets.ClassLabel) else 1
-    return np.bincount(rows.strata[mask], minlength=classes).tolist()
 
 
 def hold_out(texts: Iterable[str], classes: np.ndarray, share: float, seed: int) -> np.ndarray:

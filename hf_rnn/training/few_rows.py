@@ -173,17 +173,11 @@ def _read_pooled(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, input_ids: Sequence[Sequence[int]]
 ) -> torch.Tensor:
     """Return the inputs of the last layer for texts `(N, P)`, of mean_max those of the mean."""
-    pooled: list[torch.Tensor] = []
-    hook = model.classifier.register_forward_hook(
-        lambda _, inputs, __: pooled.append(inputs[0].float())
-    )
-    try:
-        batch = tokenizer.pad([{"input_ids": row} for row in input_ids], return_tensors="pt")
-        model(**batch.to(model.device))
-    finally:
-        hook.remove()
-    size = pooled[-1].shape[1] // (2 if model.config.pooling == "mean_max" else 1)
-    return pooled[-1][:, :size]  # a streaming model reads places in the texts before their ends
+    batch = tokenizer.pad([{"input_ids": row} for row in input_ids], return_tensors="pt")
+    batch = batch.to(model.device)
+    pooled = model.pool(batch["input_ids"], batch["attention_mask"]).float()
+    size = pooled.shape[1] // (2 if model.config.pooling == "mean_max" else 1)
+    return pooled[:, :size]
 
 
 @torch.inference_mode()

@@ -22,7 +22,6 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.trainer_utils import PredictionOutput
 
-from ..data.audit import audit, render_line
 from ..data.report import DataReport
 from ..data.splits import join_texts
 from ..data.tokens import find_unstable_text
@@ -35,9 +34,10 @@ from ..hub.model_folder import (
     load_without_weights,
     nested_model,
 )
-from ..labelling.wrong_labels import find_wrong_labels
 from ..models.configuration_rnn import RnnConfig
 from ..models.settings_rnn import RnnSettings
+from ..quality.audit import audit, render_line
+from ..quality.wrong_labels import find_wrong_labels
 from ..settings.fields import VOCABULARY_SETTINGS, DataArguments
 from ..settings.recipe import recipe_names, scratch_recipe
 from ..settings.resolve import ENGLISH, OTHER_LANGUAGES, Settings, restart, retarget

@@ -74,8 +74,8 @@ def measure_compare(rows: list[tuple[str, str]], draws: int) -> dict[str, Any]:
     """Return the share of draws that differ, by the share of a new category in the second half."""
     import numpy as np
 
-    from hf_rnn.labelling.compare import measure_p_value
-    from hf_rnn.labelling.vectors import encode_texts
+    from hf_rnn.quality.compare import measure_p_value
+    from hf_rnn.quality.vectors import encode_texts
 
     vectors = encode_texts([text for text, _ in rows]).astype(np.float32)
     labels = np.array([label for _, label in rows])

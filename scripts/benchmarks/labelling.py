@@ -42,7 +42,7 @@ def draw_order(rows: Rows, order: str, seed: int, cache: Path) -> list[int]:
 
     if order == "random":
         return np.random.default_rng(seed).permutation(len(rows))[: NUMBERS[-1]].tolist()
-    (cache / "labels.csv").unlink(missing_ok=True)
+    (cache / "answers.jsonl").unlink(missing_ok=True)
     labeller = Labeller([text for text, _ in rows], output_dir=cache, seed=seed)
     while len(labeller.answers) < NUMBERS[-1]:
         row = labeller.next()
@@ -54,7 +54,7 @@ def fit_regression(rows: Rows, test: Rows, cache: Path) -> float:
     """Return the accuracy of logistic regression on the vectors of `english`."""
     from sklearn.linear_model import LogisticRegression
 
-    from hf_rnn.labelling.vectors import encode_texts
+    from hf_rnn.quality.vectors import encode_texts
 
     vectors = encode_texts([text for text, _ in rows]).astype("float32")
     model = LogisticRegression(C=10, max_iter=200).fit(vectors, [label for _, label in rows])

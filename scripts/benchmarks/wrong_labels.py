@@ -56,7 +56,7 @@ def measure(path: Path, seed: int) -> Iterator[dict[str, Any]]:
     import numpy as np
     from sklearn.metrics import average_precision_score
 
-    from hf_rnn.labelling.wrong_labels import find_wrong_labels
+    from hf_rnn.quality.wrong_labels import find_wrong_labels
 
     lines = [line.rpartition("\t") for line in path.read_text("utf-8").splitlines()]
     texts = [text for text, _, _ in lines]

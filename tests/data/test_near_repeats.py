@@ -10,10 +10,10 @@ import pytest
 from rapidfuzz.distance import OSA
 
 from hf_rnn import load_tsv
-from hf_rnn.data.audit import count_near_pairs, find_near_pairs
 from hf_rnn.data.near_repeats import find_near_repeats, group_near_repeats
 from hf_rnn.data.splits import hold_out
 from hf_rnn.data.typos import mistype
+from hf_rnn.quality.audit import count_near_pairs, find_near_pairs
 
 ROOT = Path(__file__).parents[2]
 TEXTS = sorted(set(load_tsv(ROOT / "data/tweets")["train"]["text"]))

@@ -11,6 +11,7 @@ further representatives each were worse than random on a data set
 from __future__ import annotations
 
 import datetime
+import time
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -22,11 +23,11 @@ import numpy as np
 from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 
+from ..quality.vectors import encode_texts
 from ..utils.errors import UserError, find_text_error, list_texts
-from .answers import Answer, AnswerFile
-from .vectors import encode_texts
+from .answers import Answer, AnswerFile, check_label
 
-LABELS = "labels.csv"
+ANSWERS = "answers.jsonl"
 _FIRST = 50  # texts that represent the others
 _POOL = 20_000  # texts to choose from, at random; these have suggestions in half a second
 _REPRESENTED = 3_000  # texts among them that are represented
@@ -69,12 +70,12 @@ class Labeller:
     Args:
         texts: All texts; a blank one is never asked. From more than 20,000 a random part is taken.
         labels: The labels that are there already; None or "" for a missing one.
-        output_dir: Folder for `labels.csv`, where each answer is written at once, and for the
+        output_dir: Folder for `answers.jsonl`, where each answer is written at once, and for the
             vectors of the texts. The answers of an earlier session there count.
         seed: Decides what is random.
 
     Raises:
-        UserError: For texts that are not, labels of another number, and answers to other texts.
+        UserError: For texts that are not, and labels of another number.
 
     Example:
         >>> labeller = Labeller(texts, output_dir="out")
@@ -96,9 +97,8 @@ class Labeller:
         self.answers: list[Answer] = []
         self._file = None
         if output_dir is not None:
-            self._file = AnswerFile(Path(output_dir) / LABELS)
+            self._file = AnswerFile(Path(output_dir) / ANSWERS, self.texts)
             self.answers = self._file.answers
-        self._check_answers()
         self._draw = np.random.default_rng(seed)
         self._rows = self._draw_pool()
         self._places = {row: place for place, row in enumerate(self._rows.tolist())}
@@ -112,6 +112,7 @@ class Labeller:
         self._random = self._draw.permutation(len(self._rows))
         self._representatives = self._find_representatives()
         self._question: _Question | None = None
+        self._asked_at = 0.0
         self._model = _make_model()
         self._fitted = 0  # rows that the model has learned
         self._scores: np.ndarray | None = None  # by text and label of the model, `(P, C)`
@@ -128,6 +129,7 @@ class Labeller:
             if not self.waiting:
                 raise UserError(f"each of the {len(self._rows):,} texts has an answer")
             self._question = self._choose()
+            self._asked_at = time.monotonic()
         return int(self._rows[self._question.place])
 
     @property
@@ -147,23 +149,25 @@ class Labeller:
             raise UserError(
                 f"there is no row {row}: the texts have rows 0 to {len(self.texts) - 1}"
             )
-        if label is not None and not label.strip():
-            raise UserError("the label is empty: give a name, or None to skip the text")
+        name = "" if label is None else check_label(label)
         if any(answer.row == row for answer in self.answers):
             raise UserError(f"row {row} has an answer: undo comes first")
         suggestion = self.suggest(row)
         order = "chosen"
+        seconds = None
         if self._question is not None and row == self.next():
             order = self._question.order
+            seconds = round(time.monotonic() - self._asked_at, 3)
             self._question = None
         now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
         answer = Answer(
             row,
             self.texts[row],
-            label="" if label is None else " ".join(label.split()),
+            label=name,
             time=now.isoformat(timespec="milliseconds"),
             suggestion="" if suggestion is None else suggestion["label"],
             order=order,
+            seconds=seconds,
         )
         if self._file is None:
             self.answers.append(answer)
@@ -181,6 +185,7 @@ class Labeller:
         if place is not None:
             self._asked[place] = False
             self._question = _Question(place, answer.order)
+            self._asked_at = time.monotonic()
         self._fitted = 0
         return answer.row
 
@@ -266,12 +271,6 @@ class Labeller:
         if len(labels) != len(self.texts):
             raise UserError(f"{len(self.texts)} texts and {len(labels)} labels: give one per text")
         return {row: str(label) for row, label in enumerate(labels) if not find_text_error(label)}
-
-    def _check_answers(self) -> None:
-        for answer in self.answers:
-            if answer.row >= len(self.texts) or self.texts[answer.row] != answer.text:
-                fault = f"row {answer.row} of {LABELS} has another text"
-                raise UserError(f"{fault}: give the same table again, or another folder")
 
     def _draw_pool(self) -> np.ndarray:
         """Return the rows to choose from: at most 20,000 with labels, and as many others."""

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from package_encoders import encoders  # noqa: F401 - a fixture that each test uses
 
-from hf_rnn.labelling.wrong_labels import _compare, find_wrong_labels
+from hf_rnn.quality.wrong_labels import _compare, find_wrong_labels
 from hf_rnn.utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]

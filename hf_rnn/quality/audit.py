@@ -18,10 +18,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..data.encode import count_tokens
+from ..data.near_repeats import find_near_repeats
+from ..data.splits import SPLITS, hash_texts, join_texts
 from ..utils.errors import DataError
-from .encode import count_tokens
-from .near_repeats import find_near_repeats
-from .splits import SPLITS, hash_texts, join_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -38,7 +38,7 @@ _SHOWN = 3  # rows of each kind, for people
 
 @dataclass(frozen=True)
 class AuditReport:
-    """The findings of [`~hf_rnn.data.audit.audit`], ready for JSON.
+    """The findings of [`~hf_rnn.quality.audit.audit`], ready for JSON.
 
     A place is a row: its `split`, its `row` from 0, and its `line` in the split's file, from 1, if
     that is known.

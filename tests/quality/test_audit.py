@@ -10,8 +10,8 @@ from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
 from hf_rnn import train_tokenizer
-from hf_rnn.data.audit import audit, render_text
 from hf_rnn.data.near_repeats import normalize_text
+from hf_rnn.quality.audit import audit, render_text
 from hf_rnn.utils.errors import UserError
 
 LABELS = ["bad", "good", "plain"]

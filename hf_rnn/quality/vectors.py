@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from ..hub.model_folder import find_built_in
 from ..inference.predict import SentenceEncoder
 from ..tokenizers.language import ENGLISH, MULTILINGUAL, find_language
 from ..utils.process import write_whole
+
+logger = logging.getLogger(__name__)
 
 # characters of a text that are read; nine of ten mails of 20 newsgroups are shorter
 _MOST_CHARACTERS = 2_000
@@ -36,9 +39,17 @@ def encode_texts(texts: Sequence[str], file: Path | None = None) -> np.ndarray:
         digest.update(text.encode("utf-8", "surrogatepass"))
         digest.update(b"\0")
     if file is not None and file.exists():
-        with np.load(file, allow_pickle=False) as stored:
-            if str(stored["texts"]) == digest.hexdigest():
-                return stored["vectors"]
+        try:
+            with np.load(file, allow_pickle=False) as stored:
+                vectors = stored["vectors"]
+                is_ours = str(stored["texts"]) == digest.hexdigest()
+        except Exception:  # NumPy raises anything for a file that was cut or edited
+            is_ours = False
+        if is_ours and vectors.ndim == 2 and vectors.dtype == np.float16:
+            is_ours = len(vectors) == len(texts) and bool(np.isfinite(vectors).all())
+            if is_ours:
+                return vectors
+        logger.info("%s is not of these texts: it is computed again", file)
 
     model = SentenceEncoder.from_pretrained(encoder)
     vectors = np.empty((len(texts), len(model.encode([""])[0])), dtype=np.float16)

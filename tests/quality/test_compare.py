@@ -10,7 +10,7 @@ from package_encoders import encoders  # noqa: F401 - a fixture that each test u
 from scipy.stats import beta
 
 from hf_rnn import train
-from hf_rnn.labelling.compare import compare, measure_p_value
+from hf_rnn.quality.compare import compare, measure_p_value
 
 WORDS = {
     "delivery": "parcel late courier package shipped tracking arrived depot",

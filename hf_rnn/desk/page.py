@@ -1,23 +1,24 @@
 """The page of `hf-rnn label`: one user on one machine, answers on disk before the next text.
 
-The server listens at the local address only. Each request needs the token of the link, and the
-address of the page as host and as origin, so that no other page in the browser can ask or answer.
+The server listens at the local address only. Each request needs the token of the link, which no
+other page in the browser has.
 """
 
 from __future__ import annotations
 
+import asyncio
+import json
 import secrets
 import socket
 import threading
 import webbrowser
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from ..utils.errors import UserError, install_hint
+from .answers import write_table
 from .labeller import Labeller, measure_accuracy
 
 try:
@@ -37,7 +38,8 @@ _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
     "script-src 'unsafe-inline'; connect-src 'self'; frame-ancestors 'none'; form-action 'none'",
 }
-_PAUSE = 300  # seconds between two answers; after more, nobody was working
+_PAUSE = 300  # seconds for an answer; a longer one is a pause
+_MOST_BYTES = 1 << 16  # the largest request
 
 
 class LabelPage:
@@ -50,35 +52,34 @@ class LabelPage:
         self.none_label = none_label
         self.token = secrets.token_urlsafe(16)
         self.url = f"http://{address}/?token={self.token}"
-        self._origins = {f"http://{address}", f"http://{address.replace(_HOST, 'localhost')}"}
         self._done = done
         self._turn = threading.Lock()
         self.app = Starlette(
             routes=[
                 Route("/", self._guard(self.show)),
                 Route("/state", self._guard(self.describe)),
+                Route("/labels.csv", self._guard(self.download)),
                 Route("/{action}", self._guard(self.act), methods=["POST"]),
             ]
         )
 
     def _guard(self, handle: Callable[[Request, Any], Response]) -> Callable[..., Any]:
-        """Refuse requests of other pages and hosts, and those without the token."""
+        """Refuse requests without the token; answer the others one after another."""
 
         async def answer(request: Request) -> Response:
-            import asyncio
-
-            origin = f"http://{request.headers.get('host')}"
             token = request.headers.get("x-token") or request.query_params.get("token", "")
-            is_ours = {origin, request.headers.get("origin", origin)} <= self._origins
-            if not is_ours or not secrets.compare_digest(token.encode(), self.token.encode()):
-                return JSONResponse({"error": "open the link that hf-rnn label printed"}, 403)
-            body = None
-            if request.method == "POST":
-                with suppress(ValueError):
-                    body = await request.json()
-                if not isinstance(body, dict):
-                    return JSONResponse({"error": "the request is not a JSON object"}, 400)
-            return await asyncio.to_thread(self._take_turn, handle, request, body)
+            if not secrets.compare_digest(token.encode(), self.token.encode()):
+                response: Response = _refuse("open the link that hf-rnn label printed", 403)
+            else:
+                try:
+                    body = await _read_body(request) if request.method == "POST" else None
+                    response = await asyncio.to_thread(self._take_turn, handle, request, body)
+                except UserError as error:
+                    response = _refuse(str(error), 400)
+                except OSError as error:  # for example, the disk is full
+                    response = _refuse(str(error), 500)
+            response.headers.update(_HEADERS)
+            return response
 
         return answer
 
@@ -86,16 +87,15 @@ class LabelPage:
         self, handle: Callable[[Request, Any], Response], request: Request, body: Any
     ) -> Response:
         with self._turn:
-            try:
-                response = handle(request, body)
-            except (UserError, OSError) as error:  # such as a full disk
-                response = JSONResponse({"error": str(error)}, 409)
-        response.headers.update(_HEADERS)
-        return response
+            return handle(request, body)
 
     def show(self, request: Request, body: None) -> Response:
         """Return the page."""
         return HTMLResponse(_PAGE.read_text(encoding="utf-8"))
+
+    def download(self, request: Request, body: None) -> Response:
+        """Return the answers as a table."""
+        return Response(write_table(self.labeller.answers), media_type="text/csv")
 
     def describe(self, request: Request, body: None) -> Response:
         """Return the text to label, with its suggestion, the labels and the progress."""
@@ -108,7 +108,7 @@ class LabelPage:
             "waiting": labeller.waiting,
             "accuracy": labeller.accuracy(),
             "curve": _draw_curve(labeller),
-            "per_hour": _measure_speed([answer.time for answer in answers]),
+            "per_hour": _measure_speed(labeller),
         }
         if labeller.waiting:
             row = labeller.next()
@@ -126,7 +126,7 @@ class LabelPage:
             self.labeller.undo()
         elif action == "answer" and isinstance(body.get("label"), str | None):
             if not self.labeller.waiting or body.get("row") != self.labeller.next():
-                raise UserError("this text has an answer, from another window of the page")
+                return _refuse("this text has an answer, from another window of the page", 409)
             self.labeller.answer(self.labeller.next(), body.get("label"))
         else:
             raise UserError(f"invalid request {action!r:.80}")
@@ -152,14 +152,32 @@ def _draw_curve(labeller: Labeller) -> list[tuple[int, float]]:
     return points
 
 
-def _measure_speed(times: list[str]) -> float | None:
-    """Return answers per hour, without pauses of five minutes; None for less than three."""
-    moments = [datetime.fromisoformat(time) for time in times]
-    gaps = [(after - before).total_seconds() for before, after in pairwise(moments)]
-    work = [gap for gap in gaps if 0 < gap < _PAUSE]
+def _measure_speed(labeller: Labeller) -> float | None:
+    """Return answers per hour, without those of five minutes; None for less than two."""
+    seconds = [answer.seconds for answer in labeller.answers if answer.seconds]
+    work = [time for time in seconds if 0 < time < _PAUSE]
     if len(work) < 2:
         return None
     return 3600 * len(work) / sum(work)
+
+
+def _refuse(error: str, status: int) -> JSONResponse:
+    return JSONResponse({"error": error}, status)
+
+
+async def _read_body(request: Request) -> dict[str, Any]:
+    """Return the JSON object of a request; raise a [`UserError`] for anything else."""
+    content = b""
+    async for piece in request.stream():
+        content += piece
+        if len(content) > _MOST_BYTES:
+            raise UserError(f"the request is larger than {_MOST_BYTES >> 10} KB")
+    body = None
+    with suppress(ValueError, RecursionError):
+        body = json.loads(content)
+    if not isinstance(body, dict):
+        raise UserError("the request is not a JSON object")
+    return body
 
 
 def serve(

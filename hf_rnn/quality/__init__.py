@@ -1,0 +1,1 @@
+"""The quality of data: repeats, leaks, labels that look wrong, and two months compared."""
