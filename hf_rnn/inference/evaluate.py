@@ -26,7 +26,7 @@ from ..utils.process import replace_file
 from .engine import InferenceOptions
 from .open import Opened, open_engine
 from .options import EvaluateOptions
-from .rows import Rows, find_columns, read_rows
+from .rows import Rows, choose_rows, find_columns
 from .tables import came_from_excel, find_suffix, write_table
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ def evaluate_model(
     check_options(options, task, config)
     if output_file is not None:
         check_answers_file(output_file, task)
-    rows = read_rows(model, options, config, revision, data)
+    rows = choose_rows(model, options, config, revision, data)
     if task.generates:
         scores = _score_language_model(options, opened, task, rows)
         return Evaluation(model, task, config, rows, scores, notes=[rows.note])
