@@ -69,7 +69,7 @@ from .save import (
     round_weights,
     write_folder,
 )
-from .score import DIVERGED, compare, score
+from .score import DIVERGED, fit_baseline, score
 from .trainer import SAMPLE_WEIGHT, RnnTrainer, weighted_loss
 from .wide import fit_wide
 
@@ -210,7 +210,7 @@ def train_on(
     round_weights(model, settings.training.weights_dtype)
     metrics, fit = score(run, tokens, fit)
     learned_held_out = learn_held_out(run, tokens, fit)
-    linear = compare(run, tokens, metrics.get("typos"))
+    linear = fit_baseline(run, tokens, metrics.get("typos"))
     metrics["data"] = describe_data(run, learned_held_out=learned_held_out)
     if run.is_main:
         replace_model(run.folder, lambda new: write_folder(new, run, tokens, fit, metrics, linear))
