@@ -209,22 +209,17 @@ def open_output(args: RnnTrainingArguments) -> Iterator[tuple[FinishedFolder, Pa
                         shutil.rmtree(path, ignore_errors=True)
             if is_main and not args.resume:
                 check_replaceable(folder, args.overwrite_output_dir)
-            yield folder, _find_newest(folder) if args.resume else None
+            whole = list_checkpoints(folder.checkpoints)
+            if args.resume and not whole:
+                advice = "leave out --resume"
+                if _list_earlier(folder):
+                    advice += ", and --overwrite_output_dir replaces the earlier run"
+                raise ModelError(f"there is no checkpoint in {folder.checkpoints}: {advice}")
+            yield folder, whole[0] if args.resume else None
     finally:
         for path in (folder.checkpoints, *made) if is_main else ():
             with contextlib.suppress(OSError):  # it has files
                 path.rmdir()
-
-
-def _find_newest(folder: FinishedFolder) -> Path:
-    """Return the newest checkpoint, or raise a [`ModelError`] without any."""
-    checkpoints = list_checkpoints(folder.checkpoints)
-    if checkpoints:
-        return checkpoints[0]
-    advice = "leave out --resume"
-    if _list_earlier(folder):
-        advice += ", and --overwrite_output_dir replaces the earlier run"
-    raise ModelError(f"there is no checkpoint in {folder.checkpoints}: {advice}")
 
 
 def check_replaceable(folder: FinishedFolder, overwrite: bool) -> None:
@@ -233,7 +228,14 @@ def check_replaceable(folder: FinishedFolder, overwrite: bool) -> None:
     With `overwrite`, refuse one with files that are not those of an earlier run.
     """
     if overwrite:
-        return _check_run(folder)
+        marks = [folder.training_args.name, "checkpoints/checkpoint-*", f"{UNFINISHED}*"]
+        taken = [path.name for path in _finished_files(folder) if path.exists()]
+        if taken and not any(any(folder.root.glob(mark)) for mark in marks):
+            raise ModelError(
+                f"output_dir {folder.root} holds no run of hf-rnn, and files that one would "
+                f"replace: {', '.join(taken[:3])}. Give another"
+            )
+        return
     present = _list_earlier(folder)
     if not present:
         return
@@ -242,18 +244,6 @@ def check_replaceable(folder: FinishedFolder, overwrite: bool) -> None:
         advice += ", or --resume to continue it"
     shown = ", ".join(present[:3])
     raise ModelError(f"output_dir {folder.root} is not empty (it holds {shown}): {advice}")
-
-
-def _check_run(folder: FinishedFolder) -> None:
-    """Refuse a folder with files that a run would replace, unless a run wrote them."""
-    marks = [folder.training_args.name]
-    marks += ["checkpoints/checkpoint-*", f"{UNFINISHED}*"]
-    taken = [path.name for path in _finished_files(folder) if path.exists()]
-    if taken and not any(any(folder.root.glob(mark)) for mark in marks):
-        raise ModelError(
-            f"output_dir {folder.root} holds no run of hf-rnn, and files that one would replace: "
-            f"{', '.join(taken[:3])}. Give another"
-        )
 
 
 def _list_earlier(folder: FinishedFolder) -> list[str]:
