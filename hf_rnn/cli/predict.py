@@ -233,13 +233,13 @@ def _read_blocks(arguments: PredictArguments, paired: bool) -> Iterator[Sequence
     if arguments.text is not None:
         yield [(text, arguments.text_pair) for text in arguments.text] if paired else arguments.text
         return
-    from ..data.charset import read_texts
+    from ..data.charset import read_stream
     from ..data.lines import open_unpacked
 
     name = str(arguments.input)
     shown = "standard input" if name == "-" else name
     with contextlib.nullcontext(sys.stdin.buffer) if name == "-" else open_unpacked(name) as stream:
-        for lines in read_texts(stream, shown):
+        for lines in read_stream(stream, shown):
             if paired:
                 yield [tuple(line.split("\t")) if isinstance(line, str) else line for line in lines]
             else:

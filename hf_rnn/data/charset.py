@@ -131,7 +131,7 @@ def excerpt_of(line: bytes | str) -> str:
     return start.decode(errors="backslashreplace")[:EXCERPT_CHARACTERS]
 
 
-def read_texts(stream: BinaryIO, name: str) -> Iterator[list[str | BadRow]]:
+def read_stream(stream: BinaryIO, name: str) -> Iterator[list[str | BadRow]]:
     """Read UTF-8 to its end, one text per line, and yield lines as soon as they are complete.
 
     A line ends at LF or CRLF. Empty and blank lines are texts too. Lines with a NUL and lines over

@@ -60,7 +60,7 @@ def load_text(
         needed.add("train")
     texts = {}
     for split in sorted(needed, key=SPLITS.index):
-        texts[split] = _read_split(split, files[split], encoding, report)
+        texts[split] = _read_files(split, files[split], encoding, report)
     if is_cut and "train" in texts:
         _cut_end(texts, report)
     features = datasets.Features(text=datasets.Value("string"))
@@ -86,7 +86,7 @@ def _cut_end(texts: dict[str, list[str]], report: DataReport) -> None:
     report.label_counts |= {"train": [len(rows)], "validation": [len(texts["validation"])]}
 
 
-def _read_split(
+def _read_files(
     split: str, paths: list[str], encoding: str | None, report: DataReport
 ) -> list[str]:
     """Return the lines of text files; long ones in pieces, cut before a space if there is one."""

@@ -370,7 +370,7 @@ class _Part:
 
 def _read_part(split: str, columns: Columns, options: RowOptions, ledger: Ledger) -> _Part:
     """Take texts and labels of a table, and reject rows without a usable text."""
-    texts, rejected = _take_texts(columns)
+    texts, rejected = _check_texts(columns)
     labels = options.write_labels(columns).dictionary_encode()
     names = labels.chunk(0).dictionary.to_pylist() if labels.num_chunks else []
     codes = [chunk.indices.fill_null(len(names)).to_numpy() for chunk in labels.chunks]
@@ -383,7 +383,7 @@ def _read_part(split: str, columns: Columns, options: RowOptions, ledger: Ledger
     return _Part(columns.table, texts, [*names, None], all_codes, is_usable)
 
 
-def _take_texts(columns: Columns) -> tuple[list[pa.ChunkedArray], dict[int, BadRow]]:
+def _check_texts(columns: Columns) -> tuple[list[pa.ChunkedArray], dict[int, BadRow]]:
     """Return the columns of texts, and the rows without a usable text by their number."""
     table = columns.table
     texts = []

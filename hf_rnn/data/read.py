@@ -384,7 +384,7 @@ def _read_json(path: str, encoding: str) -> Table:
     while chunk := list(islice(lines, PIECE_ROWS)):
         records = []
         for number, (place, line) in enumerate(chunk):
-            record = _read_record(line, encoding)
+            record = _parse_record(line, encoding)
             if isinstance(record, Fault):
                 builder.reject(number, place, record, line)
                 record = {}
@@ -435,7 +435,7 @@ def _is_list(path: str, encoding: str) -> bool:
         return next(lines, None) is None
 
 
-def _read_record(line: str, encoding: str) -> dict[str, Any] | Fault:
+def _parse_record(line: str, encoding: str) -> dict[str, Any] | Fault:
     """Return the record of a line of JSON, or what is wrong with it."""
     fault = None if line.isascii() else find_byte_fault(line, encoding)
     if fault is not None:

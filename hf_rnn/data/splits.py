@@ -144,7 +144,7 @@ def hold_out(texts: Iterable[str], classes: np.ndarray, share: float, seed: int)
         hashes = hash_texts(texts, seed)
         message = "%d rows are many: near repeats of a text may be in train and in validation"
         logger.info(message, len(classes))
-    held_out = _draw(hashes, classes, share)
+    held_out = _choose_rows(hashes, classes, share)
     if not held_out.any() or held_out.all():
         message = (
             "all texts repeat: held-out rows have copies in train, so their scores are too high"
@@ -155,7 +155,7 @@ def hold_out(texts: Iterable[str], classes: np.ndarray, share: float, seed: int)
         for text in hashes.tolist():
             copies.append(f"{text} {earlier[text]}")
             earlier[text] += 1
-        held_out = _draw(hash_texts(copies), classes, share)
+        held_out = _choose_rows(hash_texts(copies), classes, share)
     return held_out
 
 
@@ -172,7 +172,7 @@ def _join_near_repeats(hashes: np.ndarray, texts: Sequence[str]) -> np.ndarray:
     return np.where(is_small, joined, hashes)
 
 
-def _draw(texts: np.ndarray, classes: np.ndarray, share: float) -> np.ndarray:
+def _choose_rows(texts: np.ndarray, classes: np.ndarray, share: float) -> np.ndarray:
     """Return which rows are held out by the hashes of their texts; see [`hold_out`]."""
     chosen = [texts[:0]]
     for label in np.flatnonzero(np.bincount(classes)):

@@ -41,7 +41,7 @@ def read_file(path: str | Path, words: Collection[str]) -> dict[str, np.ndarray]
     """
     keys = {word.encode(): word for word in words}
     vectors = {}
-    for key, numbers in _read_rows(str(path)):
+    for key, numbers in _read_vectors(str(path)):
         word = keys.pop(key, None)
         if word is not None:
             with explain(f"{path}: the vector of {word!r}", DataError, (ValueError,)):
@@ -49,7 +49,7 @@ def read_file(path: str | Path, words: Collection[str]) -> dict[str, np.ndarray]
     return vectors
 
 
-def _read_rows(path: str) -> Iterator[tuple[bytes, list[bytes]]]:
+def _read_vectors(path: str) -> Iterator[tuple[bytes, list[bytes]]]:
     """Yield word and numbers of each row."""
     with explain_file(path), open_unpacked(path) as stream:
         first = stream.readline().removeprefix(b"\xef\xbb\xbf")
@@ -208,9 +208,9 @@ def _find_forms(tokenizer: PreTrainedTokenizerBase, with_marks: bool) -> dict[st
     forms = {}
     for entry in tokenizer.get_vocab().keys() - {tokenizer.pad_token}:
         word = entry if entry in special else tokenizer.convert_tokens_to_string([entry]).strip()
-        words = [] if "\ufffd" in word else list_forms(word)  # part of a letter
+        words = [] if "\ufffd" in word else _spell(word)  # part of a letter
         if with_marks:
-            forms[entry] = list_forms(entry) + words
+            forms[entry] = _spell(entry) + words
         elif entry not in special:
             forms[entry] = words
     return forms
@@ -232,7 +232,7 @@ def _average_pieces(
     return rows
 
 
-def list_forms(word: str) -> list[str]:
+def _spell(word: str) -> list[str]:
     """Return the forms under which to look up a word, best first."""
     forms = (word, word.lower(), word.capitalize(), word.upper())
     return list(dict.fromkeys(filter(None, forms)))

@@ -137,7 +137,7 @@ class TrainingResult:
         return by_split
 
 
-def suggest_step(run: Run, metrics: Metrics, linear: LinearBaseline | None) -> str | None:
+def name_better_model(run: Run, metrics: Metrics, linear: LinearBaseline | None) -> str | None:
     """Return what to do where the linear model has a better validation score, for log and card."""
     if linear is None or "validation" not in metrics:
         return None
@@ -209,7 +209,7 @@ def write_folder(
     card = describe_run(run, tokens, fit, metrics)
     if linear is not None:
         card["baselines"] = {linear.name: linear.scores}
-    card["advice"] = suggest_step(run, metrics, linear)
+    card["advice"] = name_better_model(run, metrics, linear)
     card["decisions"] = {
         f"{thresholds.target:g}": {
             "rows": dataclasses.asdict(thresholds.repeated),
