@@ -121,7 +121,12 @@ def choose_rows(
     classless = np.zeros_like(chosen)
     if options.none_label is not None:
         classless = chosen & (np.asarray(rows["label"][:]) == config.num_labels)
-        _check_classless(classless, chosen)
+        found = np.count_nonzero(classless)
+        count = np.count_nonzero(chosen)
+        if found in (0, count):
+            raise UserError(
+                f"none_label needs rows with this label and others: {found} of {count} have it"
+            )
         chosen &= ~classless
     return Rows(
         data=rows if chosen.all() else rows.select(np.flatnonzero(chosen)),
@@ -196,15 +201,6 @@ def _find_source(
 
 def _find_path(options: EvaluateOptions) -> Path:
     return Path(str(options.data_dir or options.dataset_name))
-
-
-def _check_classless(classless: np.ndarray, chosen: np.ndarray) -> None:
-    found = np.count_nonzero(classless)
-    count = np.count_nonzero(chosen)
-    if found in (0, count):
-        raise UserError(
-            f"none_label needs rows with this label and others: {found} of {count} have it"
-        )
 
 
 def find_columns(options: EvaluateOptions, config: Config, record: Record) -> dict[str, object]:

@@ -40,7 +40,7 @@ from ..utils.process import one_at_a_time
 from .folder import TEACHER_LOGITS as LOGITS_FILE
 from .folder import check_apart
 from .prepare import Extension, Run
-from .teacher import Teacher, describe_counts, read_texts
+from .teacher import Teacher, describe_counts, read_unlabeled
 from .train import TrainingResult, check_early, read_call, run_training
 from .trainer import weigh_classes
 
@@ -155,7 +155,7 @@ class Distillation(Extension):
 
             path = Path(self._options.unlabeled)
             data = run.settings.data
-            self._unlabeled, counts = read_texts(
+            self._unlabeled, counts = read_unlabeled(
                 [path], data.text_column, fault=fault, encoding=data.encoding
             )
             self._record = {"file": path.name, **counts}

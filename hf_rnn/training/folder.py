@@ -144,7 +144,7 @@ def check_unchanged(checkpoint: Path, made_from: Mapping[str, Any]) -> None:
 
     Settings that one version lacks are ignored.
     """
-    before = _read_record(checkpoint) or {}
+    before = _read_made_from(checkpoint) or {}
     changed = [] if before else ["the version of hf-rnn"]
     for name in sorted(before.keys() & made_from.keys()):
         if before[name] != made_from[name]:
@@ -155,7 +155,7 @@ def check_unchanged(checkpoint: Path, made_from: Mapping[str, Any]) -> None:
         raise ModelError(f"changed since {checkpoint} was saved: {', '.join(changed)}. {advice}")
 
 
-def _read_record(checkpoint: Path) -> dict[str, Any] | None:
+def _read_made_from(checkpoint: Path) -> dict[str, Any] | None:
     """Return what decided the run of a checkpoint; None for one that is not whole.
 
     The Trainer writes this file last.
@@ -171,7 +171,7 @@ def _read_record(checkpoint: Path) -> dict[str, Any] | None:
 def list_checkpoints(folder: Path) -> list[Path]:
     """Return the whole checkpoints in a folder, newest first."""
     paths = map(Path, reversed(sort_checkpoints(str(folder))))
-    return [path for path in paths if _read_record(path) is not None]
+    return [path for path in paths if _read_made_from(path) is not None]
 
 
 def remove_checkpoints(folder: FinishedFolder) -> None:

@@ -156,7 +156,9 @@ def run_training(
     report = DataReport()
     is_main = training.process_index == 0
     destination = find_destination(training) if is_main else None
+    source = settings.data.data_dir or settings.data.dataset_name or "rows in memory"
     with open_output(training) as (folder, checkpoint):
+        logger.info("reading %s", source)
         texts = get_task(settings.data.task).read(
             settings.data,
             report=report,
@@ -164,6 +166,7 @@ def run_training(
             class_names=settings.data.class_names,
             rejected_path=folder.root / REJECTED_ROWS if is_main else None,
         )
+        logger.info("preparing %s rows of train", f"{len(texts['train']):,}")
         result = train_on(texts, report, settings, checkpoint, extension)
         training.distributed_state.wait_for_everyone()  # every process may read the folder now
     if destination is None:
