@@ -68,10 +68,10 @@ def main() -> None:
     arguments = parser.parse_args()
     from hf_rnn import Labeller
     from hf_rnn.data import ColumnFlags
-    from hf_rnn.data.columns import read_texts
+    from hf_rnn.data.columns import read_text_table
     from hf_rnn.desk.page import serve
 
-    table = read_texts(arguments.table, ColumnFlags())
+    table = read_text_table(arguments.table, ColumnFlags())
     right = dict(zip(table.texts, table.labels or (), strict=True))
 
     def draw(line: str) -> None:

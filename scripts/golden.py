@@ -121,9 +121,8 @@ def make_teacher(folder: str, texts: list[str]) -> None:
     import torch
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
-    words = sorted({*" ".join(texts).lower().split()})
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *filter(str.isalpha, words)]
-    pieces += map(chr, range(97, 123))
+    words = {*filter(str.isalpha, " ".join(texts).lower().split()), *map(chr, range(97, 123))}
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted(words)]
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     torch.manual_seed(0)
     model = BertModel(BertConfig(vocab_size=len(pieces), intermediate_size=16, **sizes))

@@ -177,20 +177,8 @@ print(ours.coverage)
 # **Prediction.** Which group is the tightest: words of praise and blame, days, or cities?
 
 # %%
-WORDS = [
-    "good",
-    "great",
-    "nice",
-    "bad",
-    "awful",
-    "terrible",
-    "monday",
-    "friday",
-    "sunday",
-    "london",
-    "paris",
-    "rome",
-]
+WORDS = ["good", "great", "nice", "bad", "awful", "terrible"]
+WORDS += ["monday", "friday", "sunday", "london", "paris", "rome"]
 record = json.loads((PRETRAINED / "english" / "pretraining.json").read_text())
 print(f"the encoder learned from {record['texts']['learned']:,} texts")
 word_ids = AutoTokenizer.from_pretrained(PRETRAINED / "english").convert_tokens_to_ids(WORDS)

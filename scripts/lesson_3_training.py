@@ -158,41 +158,46 @@ class FiveNetworks(nn.Module):
             inputs.append(x)
         is_word = (ids != PAD).float().unsqueeze(-1)  # (S, B, T, 1)
         for layer in (0, 1):
-            x = self.read(layer, x, is_word)
+            x = read_layer(self, layer, x, is_word)
         pooled = x[:, :, -1]
         if pooling == "mean":
             pooled = (x * is_word).sum(2) / is_word.sum(2)
         return pooled.relu() @ self.weight("classifier.weight").mT + self.weight("classifier.bias")
 
-    def read(self, layer: int, x: torch.Tensor, is_word: torch.Tensor) -> torch.Tensor:
-        """Return the states (S, B, T, H) of a layer that reads x (S, B, T, E)."""
-        cell = f"rnn.layers.{layer}.directions.0.cell"
-        W = self.weight(f"{cell}.weight_ih_l0")
-        U = self.weight(f"{cell}.weight_hh_l0")
-        sums = x.flatten(1, 2) @ W.mT
-        sums = sums + self.weight(f"{cell}.bias_ih_l0") + self.weight(f"{cell}.bias_hh_l0")
-        a = sums.view(*x.shape[:3], H)
-        state = torch.zeros(self.count, x.shape[1], H)
-        states = []
-        for a_t, keep in zip(a.unbind(2), is_word.unbind(2), strict=True):
-            # padding leaves the state alone
-            state = torch.lerp(state, torch.tanh(a_t + state @ U.mT), keep)
-            states.append(state)
-        return torch.stack(states, dim=2)
 
-    def unstack(self) -> list[Any]:
-        """Return the S networks as models of the package."""
-        for number, model in enumerate(self.models):
-            weights = {
-                name: getattr(self, name.replace(".", "_"))[number].detach() for name in self.names
-            }
-            model.load_state_dict(weights, strict=False)
-        return self.models
+# %%
+def read_layer(
+    five: FiveNetworks, layer: int, x: torch.Tensor, is_word: torch.Tensor
+) -> torch.Tensor:
+    """Return the states (S, B, T, H) of a layer that reads x (S, B, T, E)."""
+    cell = f"rnn.layers.{layer}.directions.0.cell"
+    W = five.weight(f"{cell}.weight_ih_l0")
+    U = five.weight(f"{cell}.weight_hh_l0")
+    sums = x.flatten(1, 2) @ W.mT
+    sums = sums + five.weight(f"{cell}.bias_ih_l0") + five.weight(f"{cell}.bias_hh_l0")
+    a = sums.view(*x.shape[:3], H)
+    state = torch.zeros(five.count, x.shape[1], H)
+    states = []
+    for a_t, keep in zip(a.unbind(2), is_word.unbind(2), strict=True):
+        # padding leaves the state alone
+        state = torch.lerp(state, torch.tanh(a_t + state @ U.mT), keep)
+        states.append(state)
+    return torch.stack(states, dim=2)
+
+
+def unstack(five: FiveNetworks) -> list[Any]:
+    """Return the S networks as models of the package."""
+    for number, model in enumerate(five.models):
+        weights = {
+            name: getattr(five, name.replace(".", "_"))[number].detach() for name in five.names
+        }
+        model.load_state_dict(weights, strict=False)
+    return five.models
 
 
 five = FiveNetworks(SEEDS)
 ids = tweets.batch("train", list(range(4)))["input_ids"].cpu()
-for logits, model in zip(five(ids.expand(5, -1, -1)), five.unstack(), strict=True):
+for logits, model in zip(five(ids.expand(5, -1, -1)), unstack(five), strict=True):
     torch.testing.assert_close(logits, model(ids, (ids != PAD).long()).logits, atol=1e-5, rtol=0)
 
 # %% [markdown]
@@ -222,6 +227,7 @@ def compute_gradients(
     return norms
 
 
+# %%
 def score(five: FiveNetworks, pooling: str) -> dict[str, Any]:
     """Return losses and accuracies on both splits, and how common the commonest answer is."""
     result: dict[str, Any] = {}
@@ -238,6 +244,7 @@ def score(five: FiveNetworks, pooling: str) -> dict[str, Any]:
     return result
 
 
+# %%
 def run(title: str, rate: float = 0.3, clip: float = math.inf, is_shuffled: bool = False, adamw: bool = False,
         pooling: str = "last", watch: list | None = None) -> FiveNetworks:  # fmt: skip
     """Train five networks for five epochs, print and keep their results; `watch` gets the sizes of gradients."""
@@ -260,6 +267,7 @@ def run(title: str, rate: float = 0.3, clip: float = math.inf, is_shuffled: bool
     return five
 
 
+# %%
 results: dict[str, dict[str, Any]] = {}
 watched: list[Any] = []
 run("as in the source", watch=watched)
@@ -405,6 +413,7 @@ def fit(seed: int, epochs: int, patience: int, **changes: Any) -> dict[str, list
     return history
 
 
+# %%
 free = [fit(seed, epochs=10, patience=10) for seed in SEEDS]
 cured = [fit(seed, epochs=30, patience=3, **course.DROPOUT) for seed in SEEDS]
 course.draw_lines("3_overfitting", free[0], "epoch, from 0", "one seed, without dropout")

@@ -180,6 +180,7 @@ def set_gates(
             i.copy_(-f if forget == "chrono" else torch.full_like(i, write))
 
 
+# %%
 def gradient_by_distance(name: str, seed: int, steps: int = 60) -> torch.Tensor:
     """Return the norm of the gradient of the last state at each input, the latest first, relative to that one."""
     torch.manual_seed(seed)

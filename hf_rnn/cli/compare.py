@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..data import ColumnFlags, Location
-from ..data.columns import read_texts
+from ..data.columns import read_text_table
 from ..models.settings_rnn import setting
 from ..settings.flags import Flags
 from ..utils.errors import install_hint
@@ -41,7 +41,7 @@ def run(argv: Sequence[str]) -> None:
     """Compare two tables; the object on stdout has `differs` and `p_value`."""
     arguments: CompareArguments = FLAGS.build(argv)
     arguments.check_model()
-    tables = [read_texts(path, arguments) for path in (arguments.old, arguments.new)]
+    tables = [read_text_table(path, arguments) for path in (arguments.old, arguments.new)]
     from ..hub import model_folder
     from ..inference.predict import FastRnn
     from ..quality.compare import compare, draw_comparison

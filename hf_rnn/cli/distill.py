@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..settings.fields import VERBS
 from ..settings.flags import Flags
-from .train import print_result, read_settings
+from .train import print_result, read_flags
 
 FLAGS = Flags(
     "distill",
@@ -25,7 +25,7 @@ FLAGS = Flags(
 
 def run(argv: Sequence[str]) -> None:
     """Distil, then print the result as `hf-rnn train` does."""
-    settings = read_settings(FLAGS, argv)
+    settings = read_flags(FLAGS, argv)
     from ..training.distill import run_distillation
 
     print_result(settings, argv, run_distillation)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..data import ColumnFlags, Location
-from ..data.columns import read_texts
+from ..data.columns import read_text_table
 from ..models.settings_rnn import setting
 from ..settings.flags import Flags
 from ..utils.process import write_whole
@@ -44,7 +44,7 @@ FLAGS = Flags(
 def run(argv: Sequence[str]) -> None:
     """Serve the page until it is finished, then train."""
     arguments: LabelArguments = FLAGS.build(argv)
-    table = read_texts(arguments.table, arguments)
+    table = read_text_table(arguments.table, arguments)
     from ..desk.answers import write_table
     from ..desk.labeller import Labeller
     from ..desk.page import serve

@@ -210,7 +210,7 @@ def _predict_lines(arguments: PredictArguments, model: FastRnn) -> int:
         raise UserError("--text_pair is for models of text pairs: leave it out")
     line = 0
     errors = Counter[str]()
-    for rows in _read_rows(arguments, paired):
+    for rows in _read_blocks(arguments, paired):
         answers = model.answer_each(rows, arguments.all_scores, arguments.top_k, arguments.target)
         for row, answer in zip(rows, answers, strict=True):
             line += 1
@@ -225,28 +225,28 @@ def _predict_lines(arguments: PredictArguments, model: FastRnn) -> int:
                 answer["because"] = model.explain(str(row))["because"]
             _write_line(answer)
     empty = errors.pop(NO_TEXT, 0)
-    return _count(f"{line} lines", empty, errors.total(), "see their error records")
+    return _report_missing(f"{line} lines", empty, errors.total(), "see their error records")
 
 
-def _read_rows(arguments: PredictArguments, paired: bool) -> Iterator[Sequence[object]]:
+def _read_blocks(arguments: PredictArguments, paired: bool) -> Iterator[Sequence[object]]:
     """Yield the texts, or in blocks the lines of a file, or of standard input for `-`."""
     if arguments.text is not None:
         yield [(text, arguments.text_pair) for text in arguments.text] if paired else arguments.text
         return
-    from ..data.charset import read_texts
+    from ..data.charset import read_stream
     from ..data.lines import open_unpacked
 
     name = str(arguments.input)
     shown = "standard input" if name == "-" else name
     with contextlib.nullcontext(sys.stdin.buffer) if name == "-" else open_unpacked(name) as stream:
-        for lines in read_texts(stream, shown):
+        for lines in read_stream(stream, shown):
             if paired:
                 yield [tuple(line.split("\t")) if isinstance(line, str) else line for line in lines]
             else:
                 yield lines
 
 
-def _count(rows: str, empty: int, rejected: int, where: str) -> int:
+def _report_missing(rows: str, empty: int, rejected: int, where: str) -> int:
     """Print how many rows have no answer; return the exit code."""
     if empty:
         print_note(f"hf-rnn predict: {empty} of {rows} have no text, and no answer")
@@ -311,7 +311,7 @@ def _predict_table(arguments: PredictArguments, model: FastRnn) -> int:
         raise UserError(f"{path}: {answered.rejected[0]}. {advice}")
     print_note(f"hf-rnn predict: {answered.note}")
     rows = f"{len(answered.table)} rows"
-    code = _count(rows, answered.empty, len(answered.rejected), "see the column error")
+    code = _report_missing(rows, answered.empty, len(answered.rejected), "see the column error")
 
     shown = {None: "answers.jsonl", "\t": "answers.tsv"}.get(answered.separator, "answers.csv")
     name = arguments.output_file or shown

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..settings.fields import VERBS
 from ..settings.flags import Flags
-from .train import print_result, read_settings
+from .train import print_result, read_flags
 
 FLAGS = Flags(
     "pretrain",
@@ -27,7 +27,7 @@ FLAGS = Flags(
 
 def run(argv: Sequence[str]) -> None:
     """Pretrain, then print the result as `hf-rnn train` does."""
-    settings = read_settings(FLAGS, argv)
+    settings = read_flags(FLAGS, argv)
     from ..training.pretrain import run_pretraining
 
     print_result(settings, argv, run_pretraining)

@@ -32,13 +32,13 @@ def run(argv: Sequence[str]) -> None:
     The object has the folder, its page on the Hub if it was pushed, and the scores by split, also
     of the linear model.
     """
-    settings = read_settings(FLAGS, argv)
+    settings = read_flags(FLAGS, argv)
     from ..training.train import run_training
 
     print_result(settings, argv, run_training)
 
 
-def read_settings(flags: Flags, argv: Sequence[str]) -> Settings:
+def read_flags(flags: Flags, argv: Sequence[str]) -> Settings:
     """Return the settings of a verb that trains."""
     return resolve(flags.read([word for word in argv if word != "--json"]), flags.verb, flags.check)
 

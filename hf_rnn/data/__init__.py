@@ -6,7 +6,8 @@ and a typed reason.
 
 The way of a row: `sources` finds the files of a split, `read` makes tables of them, `load` checks
 their rows and makes a data set of the good ones, with the meaning of their labels from `labels` and
-rejections in `errors`; `splits` holds out rows for validation.
+rejections in `errors`; `splits` holds out rows for validation, and `encode` makes ids of the texts,
+word by word in `tokens`. `columns` finds texts for verbs that need no labels.
 """
 
 from __future__ import annotations

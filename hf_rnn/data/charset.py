@@ -131,7 +131,7 @@ def excerpt_of(line: bytes | str) -> str:
     return start.decode(errors="backslashreplace")[:EXCERPT_CHARACTERS]
 
 
-def read_texts(stream: BinaryIO, name: str) -> Iterator[list[str | BadRow]]:
+def read_stream(stream: BinaryIO, name: str) -> Iterator[list[str | BadRow]]:
     """Read UTF-8 to its end, one text per line, and yield lines as soon as they are complete.
 
     A line ends at LF or CRLF. Empty and blank lines are texts too. Lines with a NUL and lines over
@@ -154,18 +154,13 @@ def read_texts(stream: BinaryIO, name: str) -> Iterator[list[str | BadRow]]:
             lines.append(rest)
         if number == 1 and lines:
             lines[0] = lines[0].removeprefix(codecs.BOM_UTF8)
-            _check_signature(name, lines[0])
+            for mark, problem in _SIGNATURES.items():
+                if lines[0].startswith(mark):
+                    raise file_error(name, Reason.UNREADABLE, problem)
         if lines:
             yield [_read_line(name, place, line) for place, line in enumerate(lines, number)]
         number += len(lines)
         rest = rest[: _MAX_LINE_BYTES + len(codecs.BOM_UTF8) + 2]
-
-
-def _check_signature(name: str, line: bytes) -> None:
-    """Refuse a stream whose first line is that of another format."""
-    for mark, problem in _SIGNATURES.items():
-        if line.startswith(mark):
-            raise file_error(name, Reason.UNREADABLE, problem)
 
 
 def _read_line(name: str, number: int, line: bytes) -> str | BadRow:

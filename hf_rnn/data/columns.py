@@ -122,7 +122,7 @@ def read_named(
     return table, names
 
 
-def read_texts(path: str, flags: ColumnFlags) -> TextTable:
+def read_text_table(path: str, flags: ColumnFlags) -> TextTable:
     """Read the texts of a table or the lines of another file, and the labels if there are any.
 
     Raises:

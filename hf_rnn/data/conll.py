@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
 from pathlib import Path
@@ -61,7 +61,7 @@ def to_iob2(tags: Sequence[str]) -> list[str]:
 
 
 @dataclass
-class _Words:
+class _TaggedWords:
     """The words of a file or a table in order, each with its tag, or why it is rejected."""
 
     table: Table
@@ -84,42 +84,41 @@ class _Words:
         self.tokens.append(token)
         self.tags.append(tag)
 
+    def check_tags(self, names: Sequence[str], types: Collection[str]) -> None:
+        """Reject words with another tag than `names`, or one of an entity of `types`."""
+        for place, tag in enumerate(self.tags):
+            is_entity = _ENTITY_TAG.fullmatch(tag) and tag[2:] in types
+            if place not in self.faults and not is_entity and tag not in names:
+                self.faults[place] = unknown_label(tag, names, "tag")
+
     def end_sentence(self) -> None:
         """End a sentence after the last word."""
         self.ends.append(len(self.rows))
 
 
-def _read_lines(table: Table, token_column: str, tag_column: str) -> _Words:
+def _read_words(table: Table, token_column: str, tag_column: str) -> _TaggedWords:
     """Return the words of a file; the columns are numbers, and -1 is the last one."""
     lines = [line or "" for line in table.cells("text")]
     cells = list(map(_cut_line, lines))
-    whole = [row for line, row in zip(lines, cells, strict=True) if row and line[:2] != "# "]
-    if not whole:
-        raise file_error(table.path, Reason.EMPTY_FILE, "found no token")
-    size = len(whole[0])
     token = int(token_column)
     tag = int(tag_column)
-    if size < 2 or not all(-size <= column < size for column in (token, tag)):
-        detail = f"found {size}, and token and tag are {token} and {tag}, from 0"
-        raise _refuse_columns(table, detail)
+    whole = [row for line, row in zip(lines, cells, strict=True) if row and line[:2] != "# "]
+    size = _count_columns(table, whole, token, tag)
     tags = {row[tag] for row in whole if len(row) == size}
 
-    words = _Words(table, lines, is_whole=False)
+    words = _TaggedWords(table, lines, is_whole=False)
     for number, (line, row) in enumerate(zip(lines, cells, strict=True)):
+        is_comment = size == 10 and _NOT_A_WORD.match(line) is not None
+        if line.startswith("# "):
+            # before the first word, another tag than those of the words makes a comment too
+            is_comment |= len(row) != size or not (words.rows or row[tag] in tags)
         if number in table.rejected:
             words.lines[number] = table.rejected[number].excerpt
             words.add(number, fault=table.rejected[number].fault)
+        elif is_comment:
+            continue
         elif not row:
             words.end_sentence()
-        elif (
-            line.startswith("# ")
-            and (
-                len(row) != size or not (words.rows or row[tag] in tags)  # only at the start
-            )
-            or size == 10
-            and _NOT_A_WORD.match(line)
-        ):
-            continue
         elif len(row) == size:
             words.add(number, row[token], row[tag])
         else:
@@ -128,6 +127,17 @@ def _read_lines(table: Table, token_column: str, tag_column: str) -> _Words:
             words.add(number, fault=Fault(reason, detail))
     words.end_sentence()
     return words
+
+
+def _count_columns(table: Table, rows: Sequence[Sequence[str]], token: int, tag: int) -> int:
+    """Return the number of columns of a file, those of its first token; refuse too few."""
+    if not rows:
+        raise file_error(table.path, Reason.EMPTY_FILE, "found no token")
+    size = len(rows[0])
+    if size < 2 or not all(-size <= column < size for column in (token, tag)):
+        detail = f"found {size}, and token and tag are {token} and {tag}, from 0"
+        raise _refuse_columns(table, detail)
+    return size
 
 
 def _refuse_columns(table: Table, detail: str) -> DataError:
@@ -145,10 +155,10 @@ def _cut_line(line: str) -> list[str]:
     return [cell.decode() for cell in line.encode(errors="surrogateescape").split()]
 
 
-def _read_lists(table: Table, *columns: str) -> _Words:
+def _read_lists(table: Table, *columns: str) -> _TaggedWords:
     """Return the words of a table with lists of tokens and of tags, texts or numbers of classes."""
     names = table.class_names.get(columns[1])
-    words = _Words(table, [], is_whole=True)
+    words = _TaggedWords(table, [], is_whole=True)
     for number, cells in enumerate(zip(*map(table.cells, columns), strict=True)):
         tokens = _list_items(table, columns[0], cells[0])
         tags = _list_items(table, columns[1], cells[1])
@@ -212,12 +222,12 @@ def load_conll(  # noqa: D417 - the other arguments are those of load_tsv
     report = report or DataReport()
     ledger = Ledger(max_bad_rows, rejected_path, report)
     report.columns, tables = _read_tables(source, config, splits, token_column, tag_column)
-    words: dict[str, list[_Words]] = {}
+    words: dict[str, list[_TaggedWords]] = {}
     for split, parts in tables.items():
         report.splits[split] = SplitReport([table.path for table in parts])
         words[split] = []
         for table in parts:
-            read = _read_lists if table.has_names else _read_lines
+            read = _read_lists if table.has_names else _read_words
             words[split].append(read(table, *report.columns.values()))
     report.class_names = list(class_names or _find_names(words))
     rows = {split: _build_split(split, words[split], ledger) for split in words}
@@ -251,7 +261,7 @@ def _read_tables(
     return names, {split: list(map(read_lines, files[split])) for split in chosen}
 
 
-def _find_names(splits: Mapping[str, Sequence[_Words]]) -> list[str]:
+def _find_names(splits: Mapping[str, Sequence[_TaggedWords]]) -> list[str]:
     """Return the tags of train by id: those of entities as B- and I-, if they are half of them."""
     if "train" not in splits:
         found = " and ".join(splits)
@@ -281,17 +291,14 @@ def _is_conll(source: object) -> bool:
     return path.suffix == ".conll" or (path.is_file() and not is_table(path))
 
 
-def _build_split(split: str, parts: Sequence[_Words], ledger: Ledger) -> SplitRows:
+def _build_split(split: str, parts: Sequence[_TaggedWords], ledger: Ledger) -> SplitRows:
     """Count all words of a split, and keep those with a known tag, whose ids are as in IOB2."""
     names = ledger.report.class_names
-    types = entity_types(tuple(names))
+    types = entity_types(names)
     counts = ledger.report.splits[split]
     columns: dict[str, list[Any]] = {"tokens": [], "ner_tags": []}
     for words in parts:
-        for place, tag in enumerate(words.tags):
-            is_entity = _ENTITY_TAG.fullmatch(tag) and tag[2:] in types
-            if place not in words.faults and not is_entity and tag not in names:
-                words.faults[place] = unknown_label(tag, names, "tag")
+        words.check_tags(names, types)
         for start, end in pairwise(words.ends):
             kept = [place for place in range(start, end) if place not in words.faults]
             bad = [place for place in range(start, end) if place in words.faults]

@@ -60,15 +60,14 @@ def load_text(
         needed.add("train")
     texts = {}
     for split in sorted(needed, key=SPLITS.index):
-        texts[split] = _read_split(split, files[split], encoding, report)
+        texts[split] = _read_files(split, files[split], encoding, report)
     if is_cut and "train" in texts:
         _cut_end(texts, report)
-    return datasets.DatasetDict({name: _make_dataset(texts[name]) for name in names})
-
-
-def _make_dataset(texts: list[str]) -> datasets.Dataset:
     features = datasets.Features(text=datasets.Value("string"))
-    return datasets.Dataset.from_dict({"text": texts}, features)
+    data = datasets.DatasetDict()
+    for name in names:
+        data[name] = datasets.Dataset.from_dict({"text": texts[name]}, features)
+    return data
 
 
 def _cut_end(texts: dict[str, list[str]], report: DataReport) -> None:
@@ -87,7 +86,7 @@ def _cut_end(texts: dict[str, list[str]], report: DataReport) -> None:
     report.label_counts |= {"train": [len(rows)], "validation": [len(texts["validation"])]}
 
 
-def _read_split(
+def _read_files(
     split: str, paths: list[str], encoding: str | None, report: DataReport
 ) -> list[str]:
     """Return the lines of text files; long ones in pieces, cut before a space if there is one."""

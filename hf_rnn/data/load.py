@@ -370,7 +370,7 @@ class _Part:
 
 def _read_part(split: str, columns: Columns, options: RowOptions, ledger: Ledger) -> _Part:
     """Take texts and labels of a table, and reject rows without a usable text."""
-    texts, rejected = _take_texts(columns)
+    texts, rejected = _check_texts(columns)
     labels = options.write_labels(columns).dictionary_encode()
     names = labels.chunk(0).dictionary.to_pylist() if labels.num_chunks else []
     codes = [chunk.indices.fill_null(len(names)).to_numpy() for chunk in labels.chunks]
@@ -383,43 +383,31 @@ def _read_part(split: str, columns: Columns, options: RowOptions, ledger: Ledger
     return _Part(columns.table, texts, [*names, None], all_codes, is_usable)
 
 
-def _take_texts(columns: Columns) -> tuple[list[pa.ChunkedArray], dict[int, BadRow]]:
+def _check_texts(columns: Columns) -> tuple[list[pa.ChunkedArray], dict[int, BadRow]]:
     """Return the columns of texts, and the rows without a usable text by their number."""
     table = columns.table
     texts = []
     not_texts: dict[int, BadRow] = {}
     faults: dict[int, Fault] = {}
     for name in columns.texts:
-        _check_texts(columns, name)
+        if not table.has_texts(name):  # unless all cells are missing
+            cells = table.cells(name)
+            types = {type(cell).__name__ for cell in cells if cell is not None}
+            if types or ("." in name and len(table.rejected) < len(cells)):
+                raise columns.refuse(name, "strings", " and ".join(sorted(types)) or "nothing")
         column, bad = table.texts(name)
         texts.append(column)
         not_texts |= bad
-        faults = _find_faults(column) | faults  # the first text comes first
+        is_odd = pc.or_(pc.equal(column, ""), pc.utf8_is_space(column))
+        is_odd = pc.or_(is_odd, pc.match_substring(column, "\0"))
+        for number in pc.indices_nonzero(is_odd.fill_null(True)).to_pylist():
+            fault = text_fault(column[number].as_py() or "")
+            if fault is not None:
+                faults.setdefault(number, fault)  # the first text comes first
     rejected = {}
     for number, fault in faults.items():
         rejected[number] = table.reject(number, fault, texts[0][number].as_py())
     return texts, rejected | not_texts
-
-
-def _check_texts(columns: Columns, name: str) -> None:
-    """Refuse a column without any text, unless all its cells are missing."""
-    table = columns.table
-    if table.has_texts(name):
-        return
-    cells = table.cells(name)
-    types = {type(cell).__name__ for cell in cells if cell is not None}
-    is_absent = "." in name and len(table.rejected) < len(cells)
-    if types or is_absent:
-        raise columns.refuse(name, "strings", " and ".join(sorted(types)) or "nothing")
-
-
-def _find_faults(texts: pa.ChunkedArray) -> dict[int, Fault]:
-    """Return what is wrong with texts by their number."""
-    is_blank = pc.or_(pc.equal(texts, ""), pc.utf8_is_space(texts))
-    is_odd = pc.or_(is_blank, pc.match_substring(texts, "\0"))
-    odd = pc.indices_nonzero(is_odd.fill_null(True)).to_pylist()
-    faults = {number: text_fault(texts[number].as_py() or "") for number in odd}
-    return {number: fault for number, fault in faults.items() if fault is not None}
 
 
 def _read_splits(
@@ -473,7 +461,10 @@ def label_rows(split: str, parts: Sequence[_Part], labels: RowLabels, ledger: Le
         raise file_error(", ".join(report.files), Reason.EMPTY_FILE, "found no usable row")
     if isinstance(labels, LabelMap):
         strata = rows["label"].to_numpy()
-        _warn_of_absent(split, strata, labels)
+        counts = np.bincount(strata, minlength=len(labels.names))
+        absent = [name for name, number in zip(labels.names, counts, strict=True) if not number]
+        if absent:
+            logger.warning("%s has no row with label %s", split, listed(absent))
     else:
         strata = np.zeros(len(rows), dtype=np.int64)
     table = None
@@ -487,7 +478,17 @@ def _label_part(
     split: str, part: _Part, labels: RowLabels, features: datasets.Features, ledger: Ledger
 ) -> pa.Table:
     """Return the usable rows of a part with the values of their labels; reject the others."""
-    meanings = _read_meanings(part, labels, ledger.report.splits[split])
+    counts = part.count_labels()
+    meanings: list[Any] = []
+    for label in part.names:
+        if label is None:
+            meanings.append(Fault(Reason.EMPTY_LABEL, "its label is missing, or not finite"))
+            continue
+        bare = label.strip() if isinstance(labels, LabelMap) else label
+        meanings.append(labels.read(bare))
+        if bare != label:
+            ledger.report.splits[split].trimmed += counts[label]
+
     is_bad = np.array([isinstance(meaning, Fault) for meaning in meanings])
     for number in np.flatnonzero(is_bad[part.codes] & part.is_usable).tolist():
         text = part.texts[0][number].as_py()
@@ -498,27 +499,3 @@ def _label_part(
     column = pa.array(values, schema.types[-1]).take(pa.array(part.codes))
     rows = pa.table([*part.texts, column], schema)
     return rows if part.is_usable.all() else select_rows(rows, part.is_usable).close()
-
-
-def _read_meanings(part: _Part, labels: RowLabels, report: SplitReport) -> list[Any]:
-    """Return the value of each label of a part, or its fault; count labels that are stripped."""
-    missing = Fault(Reason.EMPTY_LABEL, "its label is missing, or not finite")
-    counts = part.count_labels()
-    meanings: list[Any] = []
-    for label in part.names:
-        if label is None:
-            meanings.append(missing)
-            continue
-        bare = label.strip() if isinstance(labels, LabelMap) else label
-        meanings.append(labels.read(bare))
-        if bare != label:
-            report.trimmed += counts[label]
-    return meanings
-
-
-def _warn_of_absent(split: str, strata: np.ndarray, labels: LabelMap) -> None:
-    """Log the classes without a row."""
-    counts = np.bincount(strata, minlength=len(labels.names))
-    absent = [name for name, rows in zip(labels.names, counts, strict=True) if not rows]
-    if absent:
-        logger.warning("%s has no row with label %s", split, listed(absent))

@@ -106,7 +106,10 @@ def read_table(path: str | Path, *, encoding: str | None = None, **layout: Any) 
         if callable(cut.header):
             cut = replace(cut, header=cut.header(_first_fields(name, head, encoding)))
         encoding = find_encoding(name, head, encoding, guess=bool(cut.header))
-        return _read_delimited(name, _sample_lines(head, encoding), encoding, cut)
+        lines = head.decode(encoding, "replace").split("\n")
+        if len(head) >= SAMPLE_BYTES and len(lines) > 1:
+            del lines[-1]  # it is cut off
+        return _read_delimited(name, lines[:1000], encoding, cut)
 
 
 def read_lines(path: str, encoding: str | None = None) -> Table:
@@ -197,7 +200,13 @@ class _Piece:
 
 
 def _read_delimited(path: str, lines: Sequence[str], encoding: str, cut: Layout) -> Table:
-    separator, skipped = _choose_separator(path, lines, cut)
+    separator = "\t"
+    skipped = 0  # lines before the header
+    if cut.header:
+        declared = _EXCEL_SEPARATOR.fullmatch(lines[0].rstrip("\r"))
+        skipped = int(declared is not None)
+        separator = cut.separator or (declared[1] if declared else "")
+        separator = separator or _find_separator(lines, "\t" if ".tsv" in path else "")
     with open_text(path, encoding) as stream:
         if skipped:
             stream.readline()
@@ -207,40 +216,17 @@ def _read_delimited(path: str, lines: Sequence[str], encoding: str, cut: Layout)
             pieces = _split(stream, separator, bool(cut.header), skipped)
         first = next(pieces, _Piece([1], [[""]]))  # one row
         if cut.header:
-            names = _read_header(path, first, separator, encoding)
+            line = separator.join(first.rows[0]).replace(_LONE_CR, "\r")
+            fault = first.fault or find_byte_fault(line, encoding)
+            if fault is not None:
+                raise row_error(BadRow(path, first.places[0], fault, excerpt_of(line)))
+            names = [name.replace(_LONE_CR, "\r") for name in first.rows[0]]
         else:
             size = cut.fields or separator.join(first.rows[0]).count(separator) + 1
             names = list(map(str, range(size)))
             pieces = chain([first], pieces)
         table = _collect(path, pieces, names, separator, encoding)
     return replace(table, has_names=bool(cut.header))
-
-
-def _read_header(path: str, piece: _Piece, separator: str, encoding: str) -> list[str]:
-    """Return the names of columns; raise a [`DataError`] if their row has a fault."""
-    line = separator.join(piece.rows[0]).replace(_LONE_CR, "\r")
-    fault = piece.fault or find_byte_fault(line, encoding)
-    if fault is not None:
-        raise row_error(BadRow(path, piece.places[0], fault, excerpt_of(line)))
-    return [name.replace(_LONE_CR, "\r") for name in piece.rows[0]]
-
-
-def _choose_separator(path: str, lines: Sequence[str], cut: Layout) -> tuple[str, int]:
-    """Return the separator of a file, and the number of its lines before the header."""
-    if not cut.header:
-        return "\t", 0
-    declared = _EXCEL_SEPARATOR.fullmatch(lines[0].rstrip("\r"))
-    separator = cut.separator or (declared and declared[1])
-    separator = separator or _find_separator(lines, "\t" if ".tsv" in path else "")
-    return separator, int(declared is not None)
-
-
-def _sample_lines(head: bytes, encoding: str) -> list[str]:
-    """Return the first lines of a file that are whole."""
-    lines = head.decode(encoding, "replace").split("\n")
-    if len(head) >= SAMPLE_BYTES and len(lines) > 1:
-        del lines[-1]
-    return lines[:1000]
 
 
 def _find_separator(lines: Sequence[str], preferred: str) -> str:
@@ -398,7 +384,7 @@ def _read_json(path: str, encoding: str) -> Table:
     while chunk := list(islice(lines, PIECE_ROWS)):
         records = []
         for number, (place, line) in enumerate(chunk):
-            record = _read_record(line, encoding)
+            record = _parse_record(line, encoding)
             if isinstance(record, Fault):
                 builder.reject(number, place, record, line)
                 record = {}
@@ -449,7 +435,7 @@ def _is_list(path: str, encoding: str) -> bool:
         return next(lines, None) is None
 
 
-def _read_record(line: str, encoding: str) -> dict[str, Any] | Fault:
+def _parse_record(line: str, encoding: str) -> dict[str, Any] | Fault:
     """Return the record of a line of JSON, or what is wrong with it."""
     fault = None if line.isascii() else find_byte_fault(line, encoding)
     if fault is not None:

@@ -14,7 +14,7 @@ import datasets
 import pyarrow as pa
 from datasets.exceptions import DatasetsError
 
-from ..utils.errors import DataError, SettingError, UserError, reason_of
+from ..utils.errors import DataError, SettingError, reason_of
 from .charset import excerpt_of, find_byte_fault
 from .errors import BadRow, Fault, Reason, file_error
 from .lines import PACKED, TABLE_SUFFIXES, suffix_of
@@ -189,28 +189,24 @@ def choose_splits(
     chosen = {"train", *there}
     if splits is not None:
         chosen = {_ALIASES.get(name, name) for name in as_list(splits)}
-    for split in sorted(chosen.difference(there), key="train".__ne__):
-        raise _missing_split(split, there, where, suffix)
-    return tuple(split for split in SPLITS if split in chosen)
-
-
-def _missing_split(split: str, there: Sequence[str], where: str, suffix: str) -> UserError:
-    """Return the error for a split that a source lacks."""
-    if split not in SPLITS:
-        advice = "use train, validation (or dev), test"
-        return SettingError(f"there is no split named {split}: {advice}")
     found = ", ".join(there) or "no split"
-    if split == "train":
-        files = sorted(os.listdir(where))[:10] if os.path.isdir(where) else []
-        if files:
-            found += f" in the files {', '.join(files)}"
-        advice = f"name the file of the training rows train{suffix} or the like, or give one file"
-        return file_error(where, Reason.NO_TRAIN_SPLIT, f"found {found}; {advice}")
-    message = f"{where} has no split {split}: found {found}"
-    for name in ("validation", "train"):
-        if name in there:
-            return DataError(f"{message}; take --split {name}", where)
-    return DataError(message, where)
+    for split in sorted(chosen.difference(there), key="train".__ne__):
+        if split not in SPLITS:
+            advice = "use train, validation (or dev), test"
+            raise SettingError(f"there is no split named {split}: {advice}")
+        if split == "train":
+            files = sorted(os.listdir(where))[:10] if os.path.isdir(where) else []
+            if files:
+                found += f" in the files {', '.join(files)}"
+            advice = f"name the file of the training rows train{suffix} or the like"
+            detail = f"found {found}; {advice}, or give one file"
+            raise file_error(where, Reason.NO_TRAIN_SPLIT, detail)
+        message = f"{where} has no split {split}: found {found}"
+        other = next((name for name in ("validation", "train") if name in there), None)
+        if other is not None:
+            message += f"; take --split {other}"
+        raise DataError(message, where)
+    return tuple(split for split in SPLITS if split in chosen)
 
 
 def read_label(path: str, encoding: str | None = None) -> Table:

@@ -95,34 +95,26 @@ def make_datasets(
             masks |= {"train": ~held_out, "validation": held_out}
     data = datasets.DatasetDict()
     for split, rows in sources.items():
-        data[split] = _make_dataset(split, rows, masks[split])
-        report.label_counts[split] = _count_classes(rows, masks[split])
-        report.places[split] = rows.places[masks[split]]
+        mask = masks[split]
+        store = select_rows(rows.rows, mask)
+        table = store.close()
+        if store.path is not None:  # so that what `map` makes of it is in files too
+            table = datasets.table.MemoryMappedTable.from_file(store.path)
+        data[split] = datasets.Dataset(
+            table,
+            datasets.DatasetInfo(features=rows.features),
+            datasets.NamedSplit(split),
+            # else the library hashes all rows
+            fingerprint=generate_random_fingerprint(),
+        )
+
+        feature = rows.features.get("label")
+        classes = feature.num_classes if isinstance(feature, datasets.ClassLabel) else 1
+        report.label_counts[split] = np.bincount(rows.strata[mask], minlength=classes).tolist()
+        report.places[split] = rows.places[mask]
         if rows.table is not None:
             report.tables[split] = rows.table, report.places[split]
     return data
-
-
-def _make_dataset(split: str, rows: SplitRows, mask: np.ndarray) -> datasets.Dataset:
-    """Return the rows of a mask as a data set."""
-    store = select_rows(rows.rows, mask)
-    table = store.close()
-    if store.path is not None:  # so that what `map` makes of it is in files too
-        table = datasets.table.MemoryMappedTable.from_file(store.path)
-    return datasets.Dataset(
-        table,
-        datasets.DatasetInfo(features=rows.features),
-        datasets.NamedSplit(split),
-        # else the library hashes all rows
-        fingerprint=generate_random_fingerprint(),
-    )
-
-
-def _count_classes(rows: SplitRows, mask: np.ndarray) -> list[int]:
-    """Return the rows of each class in a mask, or of all in one number."""
-    feature = rows.features.get("label")
-    classes = feature.num_classes if isinstance(feature, datasets.ClassLabel) else 1
-    return np.bincount(rows.strata[mask], minlength=classes).tolist()
 
 
 def hold_out(texts: Iterable[str], classes: np.ndarray, share: float, seed: int) -> np.ndarray:
@@ -152,7 +144,7 @@ def hold_out(texts: Iterable[str], classes: np.ndarray, share: float, seed: int)
         hashes = hash_texts(texts, seed)
         message = "%d rows are many: near repeats of a text may be in train and in validation"
         logger.info(message, len(classes))
-    held_out = _draw(hashes, classes, share)
+    held_out = _choose_rows(hashes, classes, share)
     if not held_out.any() or held_out.all():
         message = (
             "all texts repeat: held-out rows have copies in train, so their scores are too high"
@@ -163,7 +155,7 @@ def hold_out(texts: Iterable[str], classes: np.ndarray, share: float, seed: int)
         for text in hashes.tolist():
             copies.append(f"{text} {earlier[text]}")
             earlier[text] += 1
-        held_out = _draw(hash_texts(copies), classes, share)
+        held_out = _choose_rows(hash_texts(copies), classes, share)
     return held_out
 
 
@@ -180,7 +172,7 @@ def _join_near_repeats(hashes: np.ndarray, texts: Sequence[str]) -> np.ndarray:
     return np.where(is_small, joined, hashes)
 
 
-def _draw(texts: np.ndarray, classes: np.ndarray, share: float) -> np.ndarray:
+def _choose_rows(texts: np.ndarray, classes: np.ndarray, share: float) -> np.ndarray:
     """Return which rows are held out by the hashes of their texts; see [`hold_out`]."""
     chosen = [texts[:0]]
     for label in np.flatnonzero(np.bincount(classes)):

@@ -219,7 +219,7 @@ class Table:
         root = name.partition(".")[0]
         if root not in self.columns:
             return [None] * len(self.places)
-        return [look_up({root: cell}, name) for cell in list_cells(self.columns[root])]
+        return [_look_into({root: cell}, name) for cell in list_cells(self.columns[root])]
 
     def cells(self, name: str) -> list[Any]:
         """Return the cells of a column as Python objects; see [`Table.column`]."""
@@ -303,12 +303,12 @@ def name_columns(path: str, names: Iterable[object]) -> list[str]:
 # ---- cells ----
 
 
-def look_up(record: Mapping[str, Any], name: str) -> Any:
+def _look_into(record: Mapping[str, Any], name: str) -> Any:
     """Return a value of a record; dots lead into nested ones."""
     if name in record or "." not in name:
         return record.get(name)
     root, _, rest = name.partition(".")
-    return look_up(record[root], rest) if isinstance(record.get(root), dict) else None
+    return _look_into(record[root], rest) if isinstance(record.get(root), dict) else None
 
 
 def write_value(value: object) -> str | None:

@@ -41,7 +41,7 @@ def read_file(path: str | Path, words: Collection[str]) -> dict[str, np.ndarray]
     """
     keys = {word.encode(): word for word in words}
     vectors = {}
-    for key, numbers in _read_rows(str(path)):
+    for key, numbers in _read_vectors(str(path)):
         word = keys.pop(key, None)
         if word is not None:
             with explain(f"{path}: the vector of {word!r}", DataError, (ValueError,)):
@@ -49,7 +49,7 @@ def read_file(path: str | Path, words: Collection[str]) -> dict[str, np.ndarray]
     return vectors
 
 
-def _read_rows(path: str) -> Iterator[tuple[bytes, list[bytes]]]:
+def _read_vectors(path: str) -> Iterator[tuple[bytes, list[bytes]]]:
     """Yield word and numbers of each row."""
     with explain_file(path), open_unpacked(path) as stream:
         first = stream.readline().removeprefix(b"\xef\xbb\xbf")
@@ -66,20 +66,17 @@ def _read_rows(path: str) -> Iterator[tuple[bytes, list[bytes]]]:
             word, *numbers = line.rsplit(None, size)  # words may contain spaces
             if not numbers or len(numbers) != size or not _NUMBER.match(numbers[0]):
                 place = count + 1 if announced else count
-                raise _refuse_row(path, place, size, len(line.split()) - 1)
+                detail = f"expected a word and {size} numbers"
+                found = len(line.split()) - 1
+                if found < size:
+                    detail += f", found {found}"
+                advice = "is it cut short, or not text? Give vectors of GloVe, word2vec or fastText"
+                message = f"{path}, line {place:,}: {detail}; {advice} (its .vec file)"
+                raise DataError(message, path)
             yield word, numbers
         if announced not in (0, count):
             detail = f"has {count:,} rows and announces {announced:,} on line 1"
             raise DataError(f"{path} {detail}: is it cut short?", path)
-
-
-def _refuse_row(path: str, place: int, size: int, found: int) -> DataError:
-    """Return the error for a row that is not a word and numbers; it does not show the row."""
-    detail = f"expected a word and {size} numbers"
-    if found < size:
-        detail += f", found {found}"
-    advice = "is it cut short, or not text? Give vectors of GloVe, word2vec or fastText"
-    return DataError(f"{path}, line {place:,}: {detail}; {advice} (its .vec file)", path)
 
 
 # ---- a vocabulary ----
@@ -150,7 +147,12 @@ def load_vectors(
         detail = f"has a vector for none of the {len(words):,} words of the vocabulary"
         raise DataError(f"{source} {detail}: check it", str(source))
     _check_vectors(str(source), vectors, embedding_size)
-    matrix = _make_matrix(vectors, ids, seed)
+
+    rows = torch.from_numpy(np.stack(list(vectors.values())))
+    generator = torch.Generator().manual_seed(seed)
+    matrix = torch.randn(max(ids.values()) + 1, rows.shape[1], generator=generator)
+    matrix *= rows.double().std(correction=0).item()
+    matrix[torch.tensor([ids[word] for word in vectors])] = rows
     if tokenizer.pad_token_id is not None:
         matrix[tokenizer.pad_token_id] = 0
     share = None
@@ -171,18 +173,6 @@ def _check_vectors(source: str, vectors: Mapping[str, np.ndarray], size: int | N
             raise SettingError(f"the vectors of {source} {detail}")
 
 
-def _make_matrix(
-    vectors: Mapping[str, np.ndarray], ids: Mapping[str, int], seed: int
-) -> torch.Tensor:
-    """Return a row per id, float32 `(V, E)`, random for a word without a vector."""
-    rows = torch.from_numpy(np.stack(list(vectors.values())))
-    generator = torch.Generator().manual_seed(seed)
-    matrix = torch.randn(max(ids.values()) + 1, rows.shape[1], generator=generator)
-    matrix *= rows.double().std(correction=0).item()
-    matrix[torch.tensor([ids[word] for word in vectors])] = rows
-    return matrix
-
-
 def _look_up(path: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[str, dict[str, np.ndarray]]:
     """Return the name of a source, and the vectors of the entries of a vocabulary that have one."""
     is_id = str(path).count("/") == 1 and not path.parent.is_dir()
@@ -191,7 +181,11 @@ def _look_up(path: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[str, dict[
         forms = _find_forms(tokenizer, with_marks=True)
         rows = read_file(path, set(chain.from_iterable(forms.values())))
     elif is_id or path.is_dir():
-        table, pieces = _load_table(fetch(name) if is_id else path)
+        folder = fetch(name) if is_id else path
+        with explain(f"the vectors of {folder} cannot be loaded", ModelError):
+            pieces = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            model = AutoModel.from_pretrained(folder, trust_remote_code=False, use_safetensors=True)
+            table = model.get_input_embeddings().weight.detach().float().numpy()
         if pieces.get_vocab() == tokenizer.get_vocab():
             return name, {word: table[index] for word, index in pieces.get_vocab().items()}
         forms = _find_forms(tokenizer, with_marks=False)
@@ -205,14 +199,6 @@ def _look_up(path: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[str, dict[
     return name, {entry: rows[form] for entry, form in chosen.items() if form is not None}
 
 
-def _load_table(folder: Path) -> tuple[np.ndarray, PreTrainedTokenizerBase]:
-    """Return the vectors of a model's tokens, float32 `(V, E)`, and its tokenizer."""
-    with explain(f"the vectors of {folder} cannot be loaded", ModelError):
-        pieces = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        model = AutoModel.from_pretrained(folder, trust_remote_code=False, use_safetensors=True)
-        return model.get_input_embeddings().weight.detach().float().numpy(), pieces
-
-
 def _find_forms(tokenizer: PreTrainedTokenizerBase, with_marks: bool) -> dict[str, list[str]]:
     """Return the forms under which to look up each entry of a vocabulary, best first.
 
@@ -222,9 +208,9 @@ def _find_forms(tokenizer: PreTrainedTokenizerBase, with_marks: bool) -> dict[st
     forms = {}
     for entry in tokenizer.get_vocab().keys() - {tokenizer.pad_token}:
         word = entry if entry in special else tokenizer.convert_tokens_to_string([entry]).strip()
-        words = [] if "\ufffd" in word else list_forms(word)  # part of a letter
+        words = [] if "\ufffd" in word else _spell(word)  # part of a letter
         if with_marks:
-            forms[entry] = list_forms(entry) + words
+            forms[entry] = _spell(entry) + words
         elif entry not in special:
             forms[entry] = words
     return forms
@@ -246,7 +232,7 @@ def _average_pieces(
     return rows
 
 
-def list_forms(word: str) -> list[str]:
+def _spell(word: str) -> list[str]:
     """Return the forms under which to look up a word, best first."""
     forms = (word, word.lower(), word.capitalize(), word.upper())
     return list(dict.fromkeys(filter(None, forms)))

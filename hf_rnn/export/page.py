@@ -44,7 +44,7 @@ def write_page(
     packages = {} if npm is None else _find_packages(npm)
     thresholds = folder.read_thresholds()
     decides = bool(parse_thresholds(thresholds, folder.thresholds, source.fingerprint))
-    content = _describe(source, texts) | {"decides": decides}
+    content = _describe_model(source, texts) | {"decides": decides}
     if packages:
         content["engine"] = {key: f"./{path.name}" for key, path in packages.items()}
 
@@ -73,7 +73,7 @@ def _find_packages(npm: str | os.PathLike[str]) -> dict[str, Path]:
     return files
 
 
-def _describe(source: ExportSource, texts: list[str]) -> dict[str, object]:
+def _describe_model(source: ExportSource, texts: list[str]) -> dict[str, object]:
     """Return what the page knows of a model."""
     folder = source.folder
     config = source.model.config

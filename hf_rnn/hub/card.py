@@ -226,7 +226,7 @@ _ENVIRONMENT.globals.update(
 
 def write_card(folder: FinishedFolder, metrics: Facts) -> None:
     """Write `metrics.json` with its section `card`, and the card of these facts."""
-    write_whole(folder.metrics, _spell(metrics))
+    write_whole(folder.metrics, _to_json(metrics))
     write_whole(folder.card, render(read_facts(folder) or {}).encode())
 
 
@@ -263,7 +263,7 @@ def card_for_repo(folder: FinishedFolder, repo_id: str, examples: bool = False) 
         if not examples:
             changes["examples"] = None
         metrics["card"] |= changes
-        contents[folder.metrics.name] = _spell(metrics)
+        contents[folder.metrics.name] = _to_json(metrics)
         if not _is_edited(folder, facts):
             contents[folder.card.name] = render({**facts, **changes}).encode()
             return contents
@@ -281,5 +281,5 @@ def _is_edited(folder: FinishedFolder, facts: Facts) -> bool:
     return not folder.card.is_file() or render(facts) != folder.card.read_text(encoding="utf-8")
 
 
-def _spell(content: Facts) -> bytes:
+def _to_json(content: Facts) -> bytes:
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()

@@ -100,7 +100,7 @@ def build(model_name_or_path: str | Path, revision: str | None = None) -> gradio
 
 
 @dataclass(frozen=True)
-class _Words:
+class _PageWords:
     """The words of a page."""
 
     shown: str
@@ -108,8 +108,8 @@ class _Words:
     title: str
 
 
-_TAGGER_WORDS = _Words("the colours show the labels.", "Mark it", "Marked text")
-_CLASSIFIER_WORDS = _Words(
+_TAGGER_WORDS = _PageWords("the colours show the labels.", "Mark it", "Marked text")
+_CLASSIFIER_WORDS = _PageWords(
     "its answer, and the words that count.",
     "Label it",
     "Words: for the first label (up to 1), or against it",

@@ -134,7 +134,7 @@ def check_ids(ids: np.ndarray, count: int) -> None:
         )
 
 
-def count_tokens(input_ids: TokenIds) -> np.ndarray:
+def find_lengths(input_ids: TokenIds) -> np.ndarray:
     """Return the numbers of tokens of texts in int64."""
     return np.fromiter(map(len, input_ids), np.int64, len(input_ids))
 
@@ -150,7 +150,7 @@ def pad_ids(
     input_ids: TokenIds, padding: int = 0, side: str = "right"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the ids and the mask of texts, int64 `(N, T)`."""
-    lengths = count_tokens(input_ids)[:, None]
+    lengths = find_lengths(input_ids)[:, None]
     places = np.arange(lengths.max(initial=0))
     mask = places < lengths if side == "right" else places[::-1] < lengths
     ids = np.full(mask.shape, padding, np.int64)
@@ -160,7 +160,7 @@ def pad_ids(
 
 def pad_tokens(logits: np.ndarray, input_ids: TokenIds) -> np.ndarray:
     """Return the logits `(sum of T, C)` of all tokens as `(N, T, C)`, zero after a text."""
-    lengths = count_tokens(input_ids)
+    lengths = find_lengths(input_ids)
     padded = np.zeros((len(lengths), int(lengths.max(initial=0)), logits.shape[1]), np.float32)
     padded[np.arange(padded.shape[1]) < lengths[:, None]] = logits
     return padded

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from operator import ne
@@ -13,20 +12,18 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
-from ..data.report import DataReport
 from ..data.splits import hash_texts, join_texts
 from ..data.typos import mistype_rows
 from ..evaluation import decisions
 from ..evaluation.scores import single_scores
 from ..hub.model_folder import load_model
-from ..linear.baseline import LinearBaseline
 from ..tasks import Config, Metrics, Task, compute_scores, task_of
 from ..utils.errors import UserError
 from ..utils.process import replace_file
 from .engine import InferenceOptions
 from .open import Opened, open_engine
 from .options import EvaluateOptions
-from .rows import Rows, find_columns, read_rows
+from .rows import Rows, choose_rows
 from .tables import came_from_excel, find_suffix, write_table
 
 if TYPE_CHECKING:
@@ -200,9 +197,13 @@ def evaluate_model(
     check_options(options, task, config)
     if output_file is not None:
         check_answers_file(output_file, task)
-    rows = read_rows(model, options, config, revision, data)
+    rows = choose_rows(model, options, config, revision, data)
     if task.generates:
-        scores = _score_language_model(options, opened, task, rows)
+        from ..tasks.causal_lm import sum_losses  # needs torch
+
+        network, _ = load_model(opened.folder.root, device=options.device)
+        encoded = task.encode(datasets.DatasetDict(test=rows.data), opened.tokenizer, None)
+        scores = task.evaluate(sum_losses(network, encoded["test"]), (), config)
         return Evaluation(model, task, config, rows, scores, notes=[rows.note])
 
     answers = answer_rows(opened, task, rows.data)
@@ -210,8 +211,10 @@ def evaluate_model(
     result = Evaluation(model, task, config, rows, scores, answers, notes=[rows.note])
     if task.one_label:
         _decide(result, answers, options, opened)
-    if options.typos:
-        result.typos = _measure_typos(options, opened, task, rows.data)
+    for share in options.typos or ():
+        mistyped = answer_rows(opened, task, mistype_rows(rows.data, share, "evaluate"))
+        scores = task.evaluate(mistyped.logits.astype(np.float64), mistyped.labels, config)
+        result.typos[f"{share:g}"] = single_scores(scores)
     if output_file is not None:
         result.write_answers(output_file)
     return result
@@ -243,58 +246,15 @@ def check_options(options: EvaluateOptions, task: Task, config: Config) -> None:
 # ---- answers and their scores ----
 
 
-def _encode(opened: Opened, task: Task, rows: datasets.Dataset) -> datasets.Dataset:
-    return task.encode(datasets.DatasetDict(test=rows), opened.tokenizer, None)["test"]
-
-
 def answer_rows(opened: Opened, task: Task, rows: datasets.Dataset) -> Answers:
     """Return the answers of a model to rows, in float32, as [`FastRnn.predict`] computes them."""
-    encoded = _encode(opened, task, rows)
+    encoded = task.encode(datasets.DatasetDict(test=rows), opened.tokenizer, None)["test"]
     labels = encoded["labels"][:]
     if task.per_token:
         return Answers(encoded, opened.engine.run(encoded["input_ids"][:]), labels)
     batches = encoded.select_columns("input_ids").iter(_ROWS)
     logits = [opened.engine.run(batch["input_ids"]) for batch in batches]
     return Answers(encoded, np.concatenate(logits or [opened.engine.run([])]), np.asarray(labels))
-
-
-def _score_language_model(
-    options: EvaluateOptions, opened: Opened, task: Task, rows: Rows
-) -> Metrics:
-    from ..tasks.causal_lm import sum_losses  # needs torch
-
-    network, _ = load_model(opened.folder.root, device=options.device)
-    losses = sum_losses(network, _encode(opened, task, rows.data))
-    return task.evaluate(losses, (), opened.engine.config)
-
-
-def _measure_typos(
-    options: EvaluateOptions, opened: Opened, task: Task, rows: datasets.Dataset
-) -> dict[str, Metrics]:
-    """Return by share the scores of mistyped rows, with those of a linear model if there is one."""
-    config = opened.engine.config
-    linear = _fit_linear(options, task, opened)
-    by_share = {}
-    for share in options.typos or ():
-        mistyped = mistype_rows(rows, share, "evaluate")
-        answers = answer_rows(opened, task, mistyped)
-        scores = task.evaluate(answers.logits.astype(np.float64), answers.labels, config)
-        measured: Metrics = single_scores(scores)
-        if linear is not None:
-            measured["linear_model"] = linear.measure(mistyped, "typos")
-        by_share[f"{share:g}"] = measured
-    return by_share
-
-
-def _fit_linear(options: EvaluateOptions, task: Task, opened: Opened) -> LinearBaseline | None:
-    """Return a linear model of the training rows of a folder of data; None without them."""
-    if not task.one_label or not Path(str(options.data_dir)).is_dir():
-        return None
-    with contextlib.suppress(UserError, ValueError):
-        columns = find_columns(options, opened.engine.config, {})
-        splits = task.read(options, report=DataReport(), **columns, splits=["train"])
-        return LinearBaseline(splits["train"], opened.tokenizer)
-    return None
 
 
 # ---- decisions ----
@@ -367,17 +327,12 @@ def _find_thresholds(
         place = f"the thresholds are in {folder.thresholds}"
         result.notes.append(f"{place}, for predict --target {target:g}")
         known = labels >= 0
-        result.notes.append(_draw(folder.coverage, chosen, scores[known], labels[known]))
+        try:
+            decisions.draw_coverage(scores[known], labels[known], [chosen], folder.coverage)
+            result.notes.append(f"the picture is {folder.coverage}")
+        except UserError as error:
+            result.notes.append(f"no picture: {error}")
     return chosen
-
-
-def _draw(path: Path, chosen: decisions.Thresholds, scores: np.ndarray, labels: np.ndarray) -> str:
-    """Draw the picture of thresholds; return a note."""
-    try:
-        decisions.draw_coverage(scores, labels, [chosen], path)
-    except UserError as error:
-        return f"no picture: {error}"
-    return f"the picture is {path}"
 
 
 def _hash(data: datasets.Dataset) -> str:

@@ -32,12 +32,12 @@ from .engine import (
     TokenIds,
     Unsupported,
     check_ids,
-    count_tokens,
+    find_lengths,
     hash_weights,
     join_ids,
     pad_tokens,
 )
-from .kernel import Block, Layer, Model, Ngrams, Norm, load_library
+from .kernel import Block, Layer, Model, NgramPart, Norm, load_library
 
 if TYPE_CHECKING:
     from ..tasks import Config
@@ -280,7 +280,7 @@ class NativeEngine(StoredEngine):
 
     # ---- weights ----
 
-    def _read_ngrams(self) -> Ngrams | None:
+    def _read_ngrams(self) -> NgramPart | None:
         """Read the linear part of a classifier, if it has one."""
         rows = getattr(self.config, "ngram_rows", 0)
         if not rows:
@@ -294,7 +294,7 @@ class NativeEngine(StoredEngine):
             weights.read_stored("ngrams.shift", buckets),
             weights.read("ngrams.scale", labels),
         )
-        return Ngrams(*map(weights.keep, vars(table).values()), rows, buckets, labels)
+        return NgramPart(*map(weights.keep, vars(table).values()), rows, buckets, labels)
 
     def _add_ngrams(self, logits: np.ndarray, input_ids: TokenIds, lengths: np.ndarray) -> None:
         """Add the scores of n-grams to logits `(N, C)`, whose rows may have further columns."""
@@ -500,7 +500,7 @@ class NativeEngine(StoredEngine):
 
     def compute(self, input_ids: TokenIds, threads: int | None) -> np.ndarray:
         """Return the logits `(N, C)` of texts; of a tagger, those of all tokens `(T, C)`."""
-        lengths = count_tokens(input_ids)
+        lengths = find_lengths(input_ids)
         logits = self._run(*self._look_up(input_ids, lengths), lengths, threads)
         if self._ngrams is not None:
             self._add_ngrams(logits, input_ids, lengths)
@@ -517,7 +517,7 @@ class NativeEngine(StoredEngine):
         states = np.zeros(shape, np.float32) if states is None else states.copy()
         if self._directions > 1 or (states.shape, states.dtype) != (shape, np.float32):
             raise ValueError(f"states are float32 of shape {shape}, of a model in one direction")
-        lengths = count_tokens(input_ids)
+        lengths = find_lengths(input_ids)
         return self._run(*self._look_up(input_ids, lengths), lengths, None, states), states
 
     def run_vectors(

@@ -216,7 +216,7 @@ def open_native(
     folder = source.folder
     try:
         config = load_config(name, folder)
-        tokenizer = _load_tokenizer(name, folder)
+        tokenizer = load_tokenizer_file(name, folder)
         check_tokenizer(name, tokenizer, config)
         with explain(f"{name} cannot be loaded, because of model.safetensors"):
             if source.is_encoder:
@@ -231,7 +231,7 @@ def open_native(
         raise Unsupported(f"config.json: {error}") from error
 
 
-def _load_tokenizer(name: str, folder: FinishedFolder) -> TokenizerFile:
+def load_tokenizer_file(name: str, folder: FinishedFolder) -> TokenizerFile:
     """Return the tokenizer of a folder; raise [`Unsupported`] where transformers changes it."""
     with explain(f"{name} cannot be loaded, because of {TOKENIZER}"):
         settings = folder.read_tokenizer_config()

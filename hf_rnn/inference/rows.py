@@ -60,7 +60,7 @@ _HALVES = {
 }
 
 
-def choose(source: str, split: str | None, seen: np.ndarray) -> np.ndarray:
+def find_scored(source: str, split: str | None, seen: np.ndarray) -> np.ndarray:
     """Return whether each row is scored.
 
     Args:
@@ -86,7 +86,7 @@ def choose(source: str, split: str | None, seen: np.ndarray) -> np.ndarray:
     return wanted
 
 
-def read_rows(
+def choose_rows(
     model: str,
     options: EvaluateOptions,
     config: Config,
@@ -110,10 +110,10 @@ def read_rows(
     """
     split = "validation" if options.split == "dev" else options.split
     record = read_record(model, revision)
-    stored = _read_split(split, options, config, record, data)
+    stored = _read_stored(split, options, config, record, data)
     rows = stored.rows
     is_known, seen = _find_trained_on(model, rows)
-    chosen = choose(stored.source, split, seen)
+    chosen = find_scored(stored.source, split, seen)
     counted = seen[chosen] if stored.has_halves else seen
     trained_on = int(counted.sum()) if is_known else None
     note = _describe_rows(stored.name, trained_on, len(counted), int(chosen.sum()), record)
@@ -121,7 +121,12 @@ def read_rows(
     classless = np.zeros_like(chosen)
     if options.none_label is not None:
         classless = chosen & (np.asarray(rows["label"][:]) == config.num_labels)
-        _check_classless(classless, chosen)
+        found = np.count_nonzero(classless)
+        count = np.count_nonzero(chosen)
+        if found in (0, count):
+            raise UserError(
+                f"none_label needs rows with this label and others: {found} of {count} have it"
+            )
         chosen &= ~classless
     return Rows(
         data=rows if chosen.all() else rows.select(np.flatnonzero(chosen)),
@@ -147,21 +152,21 @@ def _find_trained_on(model: str, rows: datasets.Dataset) -> tuple[bool, np.ndarr
 
 
 @dataclass(frozen=True)
-class _Split:
+class _StoredSplit:
     """A split as it is stored."""
 
     rows: datasets.Dataset
     name: str  # for people
-    source: str  # as [`choose`] names it
+    source: str  # as [`find_scored`] names it
     has_halves: bool  # whether train and validation are halves of these rows
     table: Table | None
     places: np.ndarray
     columns: Mapping[str, str]
 
 
-def _read_split(
+def _read_stored(
     split: str | None, options: EvaluateOptions, config: Config, record: Record, data: object
-) -> _Split:
+) -> _StoredSplit:
     """Read the rows of a split, or all rows where it is a half of them."""
     name = split or "test"
     source = _find_source(split, options, config, record, data)
@@ -179,13 +184,15 @@ def _read_split(
     table, places = report.tables.get(stored_name, (None, np.arange(len(splits[stored_name]))))
     if source == "table" and split is None:
         name = _find_path(options).name
-    return _Split(splits[stored_name], name, source, has_halves, table, places, report.columns)
+    return _StoredSplit(
+        splits[stored_name], name, source, has_halves, table, places, report.columns
+    )
 
 
 def _find_source(
     split: str | None, options: EvaluateOptions, config: Config, record: Record, data: object
 ) -> str:
-    """Return where the rows of a split are, as [`choose`] names it."""
+    """Return where the rows of a split are, as [`find_scored`] names it."""
     if data is None and _find_path(options).is_file():
         return "table"
     may_be_held_out = data is None and split in _HALF_NAMES and not task_of(config).generates
@@ -194,15 +201,6 @@ def _find_source(
 
 def _find_path(options: EvaluateOptions) -> Path:
     return Path(str(options.data_dir or options.dataset_name))
-
-
-def _check_classless(classless: np.ndarray, chosen: np.ndarray) -> None:
-    found = np.count_nonzero(classless)
-    count = np.count_nonzero(chosen)
-    if found in (0, count):
-        raise UserError(
-            f"none_label needs rows with this label and others: {found} of {count} have it"
-        )
 
 
 def find_columns(options: EvaluateOptions, config: Config, record: Record) -> dict[str, object]:

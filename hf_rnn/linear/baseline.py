@@ -67,7 +67,7 @@ def fit_linear(
 
     chosen = _first_options()
     how = "the rows are too few to choose"
-    rows = _sample_rows(lengths, size)
+    rows = _take_sample(lengths, size)
     if np.sort(np.bincount(true[rows], minlength=2))[-2] >= FOLDS:  # every fold leaves two classes
         chosen = _choose_options([texts[row] for row in rows], true[rows], normalize)
         how = f"chosen in {FOLDS} folds of train"
@@ -90,7 +90,7 @@ def _first_options() -> dict[str, Any]:
     return {name: values[0] for name, values in OPTIONS.items()}
 
 
-def _sample_rows(lengths: np.ndarray, classes: int) -> np.ndarray:
+def _take_sample(lengths: np.ndarray, classes: int) -> np.ndarray:
     """Return random rows to choose the options on."""
     order = np.random.default_rng(0).permutation(len(lengths))
     work = lengths[order].cumsum() * max(classes, 10)

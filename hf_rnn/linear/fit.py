@@ -137,7 +137,7 @@ def fit_part(rows: TrainingRows, pieces: Mapping[int, str]) -> LinearPart | None
         features = features[:, best]
         scale = scale[best]
 
-    spelled = _spell(rows, pieces)
+    spelled = _count_letters(rows, pieces)
     if spelled is None:
         weights, biases = _solve(rows, features @ diags(scale))
         return LinearPart(vocabulary, weights * scale[:, None], biases)
@@ -195,7 +195,9 @@ def _list_ngrams(batches: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray
     return sort_distinct(numbers * (PRIME + 1) + hashes) % (PRIME + 1)
 
 
-def _spell(rows: TrainingRows, pieces: Mapping[int, str]) -> tuple[Vocabulary, csr_matrix] | None:
+def _count_letters(
+    rows: TrainingRows, pieces: Mapping[int, str]
+) -> tuple[Vocabulary, csr_matrix] | None:
     """Return the tokens, and the counts `(V, Q)` of n-grams of characters in their pieces.
 
     Only n-grams of two pieces are there: one of a single piece says what its token says. The result
@@ -303,7 +305,7 @@ def _fold(
     return Vocabulary(hashes, counts).select(order), weights[order]
 
 
-def find_spans(hashes: np.ndarray, rows: datasets.Dataset) -> dict[int, list[int]]:
+def find_ngrams(hashes: np.ndarray, rows: datasets.Dataset) -> dict[int, list[int]]:
     """Return the token ids of n-grams by their hashes, from the first row with each."""
     spans: dict[int, list[int]] = {}
     for ids, lengths in read_batches(rows):

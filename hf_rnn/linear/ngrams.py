@@ -112,14 +112,14 @@ class NgramTable:
         weight = np.zeros((rows, weights.shape[1]), np.int8)
         weight[places] = np.rint(weights / scale)
         check = np.zeros(rows, np.int16)
-        check[places] = _check(hashes)
+        check[places] = _take_check(hashes)
         return cls(weight, check, shift, scale)
 
     def find_rows(self, hashes: np.ndarray) -> np.ndarray:
         """Return the row of each hash, -1 where the table does not have it."""
         shift = self.shift[hashes * BUCKET_FACTOR % PRIME % len(self.shift)].astype(np.int64)
         rows = (hashes + shift * _step(hashes)) % len(self.weight)
-        is_known = _check(hashes) == self.check[rows]
+        is_known = _take_check(hashes) == self.check[rows]
         return np.where(is_known, rows, -1)
 
     def score(self, texts: Sequence[Sequence[int]]) -> np.ndarray:
@@ -138,7 +138,7 @@ def _step(hashes: np.ndarray) -> np.ndarray:
     return 1 + hashes * STEP_FACTOR % PRIME
 
 
-def _check(hashes: np.ndarray) -> np.ndarray:
+def _take_check(hashes: np.ndarray) -> np.ndarray:
     return hashes * CHECK_FACTOR % PRIME % 2**16 - 2**15
 
 

@@ -507,8 +507,12 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
 
         logits = self._classify(pooled)
         if self.ngrams is not None:
-            logits = logits + self._score_ngrams(input_ids, mask)
-        logits = self._rescale(logits)
+            if input_ids is None:
+                raise ValueError("a classifier with n-grams needs input_ids")
+            logits = logits + self.ngrams(input_ids, mask)
+        if self.config.target_scale is not None:  # in the unit of the data
+            scale = logits.new_tensor(self.config.target_scale)
+            logits = logits * scale + logits.new_tensor(self.config.target_mean)
         return RnnSequenceClassifierOutput(
             loss=self._measure_losses(logits, prefix_logits, labels, **kwargs),
             logits=logits,
@@ -520,6 +524,16 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
             final_pooling_state=carried,
             prefix_logits=prefix_logits,
         )
+
+    def pool(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Return what the last layer reads of a batch of texts, `(B, P)`."""
+        mask = self.rnn.read_mask(input_ids, attention_mask, None)
+        if self.has_pairs:
+            _, pooled, _ = self._read_pairs(input_ids, mask, {"return_dict": True})
+        else:
+            states = self.rnn(input_ids, mask, return_dict=True).last_hidden_state
+            pooled, _ = self._pool(states, mask)
+        return self.dropout(self.activation(pooled))
 
     def _read_pairs(
         self, input_ids: Tensor | None, mask: Tensor, options: dict[str, object]
@@ -560,18 +574,6 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
 
     def _classify(self, pooled: Tensor) -> Tensor:
         return self.classifier(self.dropout(self.activation(pooled)))
-
-    def _score_ngrams(self, input_ids: Tensor | None, mask: Tensor) -> Tensor:
-        if input_ids is None:
-            raise ValueError("a classifier with n-grams needs input_ids")
-        return cast(NgramScores, self.ngrams)(input_ids, mask)
-
-    def _rescale(self, logits: Tensor) -> Tensor:
-        """Return numbers in the unit of the data, while training on standardised ones."""
-        if self.config.target_scale is None:
-            return logits
-        scale = logits.new_tensor(self.config.target_scale)
-        return logits * scale + logits.new_tensor(self.config.target_mean)
 
     def _measure_losses(
         self, logits: Tensor, prefix_logits: Tensor | None, labels: Tensor | None, **kwargs: object

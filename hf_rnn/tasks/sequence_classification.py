@@ -171,7 +171,7 @@ class SequenceClassification(Task):
         train = texts["train"]
         counts = dict.fromkeys(names, len(train))
         if self.problem_type != Regression.problem_type:
-            ids = _read_labels(train)
+            ids = _label_column(train)
             by_id = np.bincount(ids if self.one_label else ids.flatten(), minlength=len(names))
             counts = dict(zip(names, by_id.tolist(), strict=True))
         shown = _choose_examples(train, names) if examples else None
@@ -256,7 +256,7 @@ class Regression(SequenceClassification):
 
     def config_fields(self, texts: Splits) -> dict[str, Any]:
         """Return the names of the numbers, and mean and deviation in train."""
-        labels = _read_labels(texts["train"])
+        labels = _label_column(texts["train"])
         means = []
         scales = []
         for name in _label_names(texts):
@@ -310,7 +310,7 @@ def _label_names(texts: Splits) -> list[str]:
     return list(getattr(feature, "feature", feature).names)
 
 
-def _read_labels(rows: datasets.Dataset) -> pa.Array:
+def _label_column(rows: datasets.Dataset) -> pa.Array:
     """Return the labels of rows: ids, lists of ids, or structs of numbers."""
     return rows.select_columns("label").with_format("arrow")[:]["label"].combine_chunks()
 

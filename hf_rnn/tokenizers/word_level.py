@@ -140,7 +140,7 @@ def train_tokenizer(
         backend.model = BPE(unk_token=UNK_TOKEN)
         _learn_pieces(backend, _read(texts), *least, max_vocab_size or _PIECES, specials)
     else:
-        words = dict.fromkeys([*specials, *_count(backend, _read(texts), *least)])
+        words = dict.fromkeys([*specials, *_count_words(backend, _read(texts), *least)])
         ids = dict(zip(islice(words, max_vocab_size), range(len(words)), strict=False))
         backend.model = WordLevel(ids, unk_token=UNK_TOKEN)
     if backend.get_vocab_size() <= len(specials):
@@ -306,7 +306,7 @@ def _build_exact(tokenizer: str, lowercase: bool) -> tuple[Normalizer, PreTokeni
     return case, pre_tokenizers.Sequence([*cuts, pieces]), decoders.ByteLevel()
 
 
-def _count(
+def _count_words(
     backend: Tokenizer, texts: Iterator[str], min_frequency: int, min_texts: int
 ) -> list[str]:
     """Count words with the backend's own stages, and return those to keep, in their order."""

@@ -40,7 +40,7 @@ from ..utils.process import one_at_a_time
 from .folder import TEACHER_LOGITS as LOGITS_FILE
 from .folder import check_apart
 from .prepare import Extension, Run
-from .teacher import Teacher, describe_counts, read_texts
+from .teacher import Teacher, describe_counts, read_unlabeled
 from .train import TrainingResult, check_early, read_call, run_training
 from .trainer import weigh_classes
 
@@ -145,24 +145,22 @@ class Distillation(Extension):
         if self._options.soft_label_weight == 0:
             return ()
         if self._options.unlabeled is not None:
-            self._read_unlabeled(run, Path(self._options.unlabeled))
+            uses = {normalize_text(text): "labeled" for text in train["text"]}
+            for split in run.texts.keys() - {"train"}:
+                texts = run.texts[split]["text"]
+                uses |= {normalize_text(text): "held_out" for text in texts}
+
+            def fault(text: str) -> str | None:
+                return "blank" if text_fault(text) else uses.get(normalize_text(text))
+
+            path = Path(self._options.unlabeled)
+            data = run.settings.data
+            self._unlabeled, counts = read_unlabeled(
+                [path], data.text_column, fault=fault, encoding=data.encoding
+            )
+            self._record = {"file": path.name, **counts}
         self._copies = list(augment(list(train["text"]), self._options.augmentations))
         return self._unlabeled  # copies would make rare words frequent
-
-    def _read_unlabeled(self, run: Run, path: Path) -> None:
-        """Read the texts without labels that no split has."""
-        uses = {normalize_text(text): "labeled" for text in run.texts["train"]["text"]}
-        for split in run.texts.keys() - {"train"}:
-            uses |= {normalize_text(text): "held_out" for text in run.texts[split]["text"]}
-
-        def fault(text: str) -> str | None:
-            return "blank" if text_fault(text) else uses.get(normalize_text(text))
-
-        data = run.settings.data
-        self._unlabeled, counts = read_texts(
-            [path], data.text_column, fault=fault, encoding=data.encoding
-        )
-        self._record = {"file": path.name, **counts}
 
     def add_rows(
         self, run: Run, tokenizer: PreTrainedTokenizerBase, examples: datasets.DatasetDict
@@ -187,7 +185,9 @@ class Distillation(Extension):
         training["copies"] = write_masks(self._copies, tokenizer)
         for name in ("copies", "unlabeled"):
             if training[name]:
-                tables[name] = self._encode(name, training[name], run, tokenizer)
+                rows = datasets.Dataset.from_dict({"text": training[name]}, split=name)
+                rows = encode(rows, tokenizer, run.settings.data.max_length)
+                tables[name] = rows.add_column("labels", np.full(len(rows), IGNORED_LABEL))
         weights = self._teacher.read_class_weights(run.report.label_counts["train"])
         feature = datasets.List(datasets.Value("float32"), length=len(self._ids))
         for name, rows in tables.items():
@@ -195,14 +195,6 @@ class Distillation(Extension):
             tables[name] = rows.add_column(TEACHER_LOGITS, list(logits), feature=feature)
         train = datasets.concatenate_datasets(list(tables.values()))
         return datasets.DatasetDict({**examples, "train": train}), self._weights
-
-    def _encode(
-        self, name: str, texts: Sequence[str], run: Run, tokenizer: PreTrainedTokenizerBase
-    ) -> datasets.Dataset:
-        """Return the rows of texts without labels."""
-        rows = datasets.Dataset.from_dict({"text": texts}, split=datasets.NamedSplit(name))
-        rows = encode(rows, tokenizer, run.settings.data.max_length)
-        return rows.add_column("labels", np.full(len(rows), IGNORED_LABEL))
 
     def _ask(self, lists: Mapping[str, Sequence[str]], run: Run) -> dict[str, np.ndarray]:
         """Return the teacher's logits `(N, C)` for texts, in the order of the classes of the data.

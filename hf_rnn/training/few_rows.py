@@ -130,7 +130,7 @@ def fit_last_layer(
     features: np.ndarray,
     projection: torch.Tensor,
     labels: np.ndarray,
-    weights: np.ndarray | None,
+    row_weights: np.ndarray | None,
 ) -> float:
     """Fit the last layer on features `(N, P)` of rows with class ids `(N)`; return the loss.
 
@@ -146,23 +146,18 @@ def fit_last_layer(
     features = features @ map_in.T
     scale = float(np.sqrt((features**2).sum(axis=1).mean())) or 1.0
     features = features / scale
-    counts = np.bincount(labels, weights, model.config.num_labels).tolist()
+    counts = np.bincount(labels, row_weights, model.config.num_labels).tolist()
     power = run.settings.training.class_weight_power
     class_weight = dict(enumerate(weigh_classes(counts, power).tolist()))
     folds = min(_FOLDS, int(np.bincount(labels)[np.unique(labels)].min()))
     fitted = LogisticRegression(C=_USUAL_STRENGTH, class_weight=class_weight, max_iter=1000)
     if folds > 1:
         search = GridSearchCV(fitted, {"C": _STRENGTHS}, scoring="neg_log_loss", cv=folds)
-        fitted = search.fit(features, labels, sample_weight=weights).best_estimator_
-    fitted.fit(features, labels, sample_weight=weights)
+        fitted = search.fit(features, labels, sample_weight=row_weights).best_estimator_
+    fitted.fit(features, labels, sample_weight=row_weights)
 
-    _set_last_layer(model, fitted.coef_ @ map_in / scale, fitted.intercept_)
-    right = fitted.predict_proba(features)[np.arange(len(labels)), labels]
-    return float(-np.log(right + 1e-12).mean())
-
-
-def _set_last_layer(model: PreTrainedModel, weight: np.ndarray, bias: np.ndarray) -> None:
-    """Set the last layer, to weights `(C, P)` and a bias `(C)`; C is 1 for two classes."""
+    weight = fitted.coef_ @ map_in / scale
+    bias = fitted.intercept_
     if len(weight) == 1:  # one logit becomes two of opposite signs
         weight = np.concatenate([-weight, weight]) / 2
         bias = np.concatenate([-bias, bias]) / 2
@@ -170,23 +165,19 @@ def _set_last_layer(model: PreTrainedModel, weight: np.ndarray, bias: np.ndarray
         model.classifier.weight.zero_()
         model.classifier.weight[:, : weight.shape[1]] = torch.from_numpy(weight)
         model.classifier.bias.copy_(torch.from_numpy(bias))
+    right = fitted.predict_proba(features)[np.arange(len(labels)), labels]
+    return float(-np.log(right + 1e-12).mean())
 
 
 def _read_pooled(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, input_ids: Sequence[Sequence[int]]
 ) -> torch.Tensor:
     """Return the inputs of the last layer for texts `(N, P)`, of mean_max those of the mean."""
-    pooled: list[torch.Tensor] = []
-    hook = model.classifier.register_forward_hook(
-        lambda _, inputs, __: pooled.append(inputs[0].float())
-    )
-    try:
-        batch = tokenizer.pad([{"input_ids": row} for row in input_ids], return_tensors="pt")
-        model(**batch.to(model.device))
-    finally:
-        hook.remove()
-    size = pooled[-1].shape[1] // (2 if model.config.pooling == "mean_max" else 1)
-    return pooled[-1][:, :size]  # a streaming model reads places in the texts before their ends
+    batch = tokenizer.pad([{"input_ids": row} for row in input_ids], return_tensors="pt")
+    batch = batch.to(model.device)
+    pooled = model.pool(batch["input_ids"], batch["attention_mask"]).float()
+    size = pooled.shape[1] // (2 if model.config.pooling == "mean_max" else 1)
+    return pooled[:, :size]
 
 
 @torch.inference_mode()

@@ -144,7 +144,7 @@ def check_unchanged(checkpoint: Path, made_from: Mapping[str, Any]) -> None:
 
     Settings that one version lacks are ignored.
     """
-    before = _read_record(checkpoint) or {}
+    before = _read_made_from(checkpoint) or {}
     changed = [] if before else ["the version of hf-rnn"]
     for name in sorted(before.keys() & made_from.keys()):
         if before[name] != made_from[name]:
@@ -155,7 +155,7 @@ def check_unchanged(checkpoint: Path, made_from: Mapping[str, Any]) -> None:
         raise ModelError(f"changed since {checkpoint} was saved: {', '.join(changed)}. {advice}")
 
 
-def _read_record(checkpoint: Path) -> dict[str, Any] | None:
+def _read_made_from(checkpoint: Path) -> dict[str, Any] | None:
     """Return what decided the run of a checkpoint; None for one that is not whole.
 
     The Trainer writes this file last.
@@ -171,7 +171,7 @@ def _read_record(checkpoint: Path) -> dict[str, Any] | None:
 def list_checkpoints(folder: Path) -> list[Path]:
     """Return the whole checkpoints in a folder, newest first."""
     paths = map(Path, reversed(sort_checkpoints(str(folder))))
-    return [path for path in paths if _read_record(path) is not None]
+    return [path for path in paths if _read_made_from(path) is not None]
 
 
 def remove_checkpoints(folder: FinishedFolder) -> None:
@@ -209,22 +209,17 @@ def open_output(args: RnnTrainingArguments) -> Iterator[tuple[FinishedFolder, Pa
                         shutil.rmtree(path, ignore_errors=True)
             if is_main and not args.resume:
                 check_replaceable(folder, args.overwrite_output_dir)
-            yield folder, _find_newest(folder) if args.resume else None
+            whole = list_checkpoints(folder.checkpoints)
+            if args.resume and not whole:
+                advice = "leave out --resume"
+                if _list_earlier(folder):
+                    advice += ", and --overwrite_output_dir replaces the earlier run"
+                raise ModelError(f"there is no checkpoint in {folder.checkpoints}: {advice}")
+            yield folder, whole[0] if args.resume else None
     finally:
         for path in (folder.checkpoints, *made) if is_main else ():
             with contextlib.suppress(OSError):  # it has files
                 path.rmdir()
-
-
-def _find_newest(folder: FinishedFolder) -> Path:
-    """Return the newest checkpoint, or raise a [`ModelError`] without any."""
-    checkpoints = list_checkpoints(folder.checkpoints)
-    if checkpoints:
-        return checkpoints[0]
-    advice = "leave out --resume"
-    if _list_earlier(folder):
-        advice += ", and --overwrite_output_dir replaces the earlier run"
-    raise ModelError(f"there is no checkpoint in {folder.checkpoints}: {advice}")
 
 
 def check_replaceable(folder: FinishedFolder, overwrite: bool) -> None:
@@ -233,7 +228,14 @@ def check_replaceable(folder: FinishedFolder, overwrite: bool) -> None:
     With `overwrite`, refuse one with files that are not those of an earlier run.
     """
     if overwrite:
-        return _check_run(folder)
+        marks = [folder.training_args.name, "checkpoints/checkpoint-*", f"{UNFINISHED}*"]
+        taken = [path.name for path in _finished_files(folder) if path.exists()]
+        if taken and not any(any(folder.root.glob(mark)) for mark in marks):
+            raise ModelError(
+                f"output_dir {folder.root} holds no run of hf-rnn, and files that one would "
+                f"replace: {', '.join(taken[:3])}. Give another"
+            )
+        return
     present = _list_earlier(folder)
     if not present:
         return
@@ -242,18 +244,6 @@ def check_replaceable(folder: FinishedFolder, overwrite: bool) -> None:
         advice += ", or --resume to continue it"
     shown = ", ".join(present[:3])
     raise ModelError(f"output_dir {folder.root} is not empty (it holds {shown}): {advice}")
-
-
-def _check_run(folder: FinishedFolder) -> None:
-    """Refuse a folder with files that a run would replace, unless a run wrote them."""
-    marks = [folder.training_args.name]
-    marks += ["checkpoints/checkpoint-*", f"{UNFINISHED}*"]
-    taken = [path.name for path in _finished_files(folder) if path.exists()]
-    if taken and not any(any(folder.root.glob(mark)) for mark in marks):
-        raise ModelError(
-            f"output_dir {folder.root} holds no run of hf-rnn, and files that one would replace: "
-            f"{', '.join(taken[:3])}. Give another"
-        )
 
 
 def _list_earlier(folder: FinishedFolder) -> list[str]:

@@ -54,7 +54,7 @@ from ..utils.errors import DataError, ModelError, SettingError
 from ..utils.process import library_bars_off, one_at_a_time
 from .folder import fingerprint_run, open_output, remove_checkpoints, replace_model
 from .save import TrainingResult, write_encoder
-from .teacher import Teacher, read_texts
+from .teacher import Teacher, read_unlabeled
 from .train import make_config, take_steps
 from .trainer import RnnTrainer
 
@@ -106,7 +106,7 @@ def run_pretraining(settings: Settings) -> TrainingResult:
             "push_to_hub is for models with a head: leave it out, and type `hf upload` later"
         )
     with open_output(args) as (folder, checkpoint):
-        texts, counts = read_texts(
+        texts, counts = read_unlabeled(
             options.input,
             options.text_column,
             fault=lambda text: None if text else "blank",

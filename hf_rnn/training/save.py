@@ -137,7 +137,7 @@ class TrainingResult:
         return by_split
 
 
-def advise(run: Run, metrics: Metrics, linear: LinearBaseline | None) -> str | None:
+def name_better_model(run: Run, metrics: Metrics, linear: LinearBaseline | None) -> str | None:
     """Return what to do where the linear model has a better validation score, for log and card."""
     if linear is None or "validation" not in metrics:
         return None
@@ -164,6 +164,13 @@ def describe_data(run: Run, *, learned_held_out: bool) -> dict[str, Any]:
     report = run.report
     source = run.settings.data.data_dir or run.settings.data.dataset_name
     start = run.settings.data.model_name_or_path
+    unknown = None  # the first ancestor whose training rows are not on record
+    if start is not None:
+        folder = FinishedFolder(find_folder(start))
+        if folder.training_rows.is_file():
+            unknown = folder.read_data_record().get("unknown_rows_of")
+        elif head_name(read_config(start, folder.root)) not in (ENCODER, "RnnForCausalLM"):
+            unknown = Path(start).name if os.path.exists(start) else start
     splits = report.splits.items()
     return {
         "name": None if source is None else Path(os.path.abspath(source)).name,
@@ -172,18 +179,8 @@ def describe_data(run: Run, *, learned_held_out: bool) -> dict[str, Any]:
         "rows": {split: sum(counts) for split, counts in report.label_counts.items()},
         "held_out": report.held_out,
         "learned_held_out": learned_held_out,
-        "unknown_rows_of": None if start is None else _find_unknown(start),
+        "unknown_rows_of": unknown,
     }
-
-
-def _find_unknown(start: str) -> str | None:
-    """Return the first ancestor whose training rows are not on record; None for encoders alone."""
-    folder = FinishedFolder(find_folder(start))
-    if folder.training_rows.is_file():
-        return folder.read_data_record().get("unknown_rows_of")
-    if head_name(read_config(start, folder.root)) in (ENCODER, "RnnForCausalLM"):
-        return None
-    return Path(start).name if os.path.exists(start) else start
 
 
 def write_folder(
@@ -212,7 +209,7 @@ def write_folder(
     card = describe_run(run, tokens, fit, metrics)
     if linear is not None:
         card["baselines"] = {linear.name: linear.scores}
-    card["advice"] = advise(run, metrics, linear)
+    card["advice"] = name_better_model(run, metrics, linear)
     card["decisions"] = {
         f"{thresholds.target:g}": {
             "rows": dataclasses.asdict(thresholds.repeated),
@@ -402,7 +399,12 @@ def write_encoder(
     save_tokenizer(tokenizer, folder.root)
     projection_dtype = torch.float32 if weights_dtype == "float32" else torch.bfloat16
     write_modules(folder.root, projection.to(projection_dtype))
-    command = _spell_command(settings)
+    words = ["hf-rnn", "pretrain"]
+    for name, value in record(settings).items():
+        if value is not None:
+            values = value if isinstance(value, list) else [value]
+            words += [f"--{name}", *map(str, values)]
+    command = shlex.join([*words, "--output_dir", "OUT"])
     versions = {"hf-rnn": __version__, "torch": version("torch")}
     write_json(folder.pretraining, {**figures, "command": command, "versions": versions})
     header = ModelCardData(
@@ -424,16 +426,6 @@ def write_encoder(
     }
     body = _CARD.read_text("utf-8").format_map(facts)
     ModelCard(f"---\n{header.to_yaml()}\n---\n\n{body}").save(folder.card)
-
-
-def _spell_command(settings: Settings) -> str:
-    """Return the command that repeats a pretraining."""
-    words = ["hf-rnn", "pretrain"]
-    for name, value in record(settings).items():
-        if value is not None:
-            values = value if isinstance(value, list) else [value]
-            words += [f"--{name}", *map(str, values)]
-    return shlex.join([*words, "--output_dir", "OUT"])
 
 
 def write_modules(root: Path, projection: nn.Linear) -> None:

@@ -99,7 +99,9 @@ def measure_typos(
     return {"split": split, "share": SHOWN_TYPOS, **scores}
 
 
-def compare(run: Run, tokens: Tokens, typos: Mapping[str, Any] | None) -> LinearBaseline | None:
+def fit_baseline(
+    run: Run, tokens: Tokens, typos: Mapping[str, Any] | None
+) -> LinearBaseline | None:
     """Return a linear model of the same rows and its scores, also mistyped; None without one."""
     is_wanted = run.is_main and run.settings.training.baselines and run.task.one_label
     if not is_wanted or "text_pair" in run.texts["train"].features:

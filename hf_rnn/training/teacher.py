@@ -105,7 +105,7 @@ class Teacher:
         return model.to(self.training.device).eval()
 
 
-def read_texts(
+def read_unlabeled(
     paths: Iterable[str | Path],
     column: str | None = None,
     *,

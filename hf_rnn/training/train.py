@@ -69,7 +69,7 @@ from .save import (
     round_weights,
     write_folder,
 )
-from .score import DIVERGED, compare, score
+from .score import DIVERGED, fit_baseline, score
 from .trainer import SAMPLE_WEIGHT, RnnTrainer, weighted_loss
 from .wide import fit_wide
 
@@ -156,7 +156,9 @@ def run_training(
     report = DataReport()
     is_main = training.process_index == 0
     destination = find_destination(training) if is_main else None
+    source = settings.data.data_dir or settings.data.dataset_name or "rows in memory"
     with open_output(training) as (folder, checkpoint):
+        logger.info("reading %s", source)
         texts = get_task(settings.data.task).read(
             settings.data,
             report=report,
@@ -164,6 +166,7 @@ def run_training(
             class_names=settings.data.class_names,
             rejected_path=folder.root / REJECTED_ROWS if is_main else None,
         )
+        logger.info("preparing %s rows of train", f"{len(texts['train']):,}")
         result = train_on(texts, report, settings, checkpoint, extension)
         training.distributed_state.wait_for_everyone()  # every process may read the folder now
     if destination is None:
@@ -210,7 +213,7 @@ def train_on(
     round_weights(model, settings.training.weights_dtype)
     metrics, fit = score(run, tokens, fit)
     learned_held_out = learn_held_out(run, tokens, fit)
-    linear = compare(run, tokens, metrics.get("typos"))
+    linear = fit_baseline(run, tokens, metrics.get("typos"))
     metrics["data"] = describe_data(run, learned_held_out=learned_held_out)
     if run.is_main:
         replace_model(run.folder, lambda new: write_folder(new, run, tokens, fit, metrics, linear))
@@ -376,7 +379,10 @@ def choose_epochs(run: Run, trainer: RnnTrainer) -> float:
     if training.max_steps > 0 or training.row_budget is None:
         return training.num_train_epochs
     rows = trainer.train_dataset
-    epochs = spend_budget(training, len(rows), _measure_texts(run, rows, trainer.model))
+    window = find_window(run, trainer.model) or math.inf
+    sample = rows.select(range(min(len(rows), _SAMPLE)))["input_ids"]
+    length = statistics.mean(min(len(ids), window) for ids in sample)
+    epochs = spend_budget(training, len(rows), length)
     if epochs != training.num_train_epochs:
         few = "few" if epochs > training.num_train_epochs else "many"
         logger.info(
@@ -397,13 +403,6 @@ def spend_budget(training: RnnTrainingArguments, rows: int, length: float) -> fl
     least = _LEAST_EPOCHS if length < _LONG else 1
     epochs = min(training.num_train_epochs, max(least, int(budget // counted)))
     return max(epochs, min(_MOST_EPOCHS, min(_LEAST_ROWS, budget) // rows))
-
-
-def _measure_texts(run: Run, rows: datasets.Dataset, model: PreTrainedModel) -> float:
-    """Return the mean number of tokens that an epoch reads of a text, from a sample."""
-    window = find_window(run, model) or math.inf
-    sample = rows.select(range(min(len(rows), _SAMPLE)))["input_ids"]
-    return statistics.mean(min(len(ids), window) for ids in sample)
 
 
 def take_steps(trainer: RnnTrainer, checkpoint: Path | None) -> dict[str, Any]:

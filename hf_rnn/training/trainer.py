@@ -167,18 +167,15 @@ class RnnTrainer(Trainer):
                 "text: found another task; leave them out"
             )
         self.compute_loss_func = self._training_loss
-        if power:
-            weights = weigh_classes(self._count_classes(data).tolist(), power)
-            self._class_weights = weights.to(self.args.device)
-
-    def _count_classes(self, data: datasets.Dataset) -> np.ndarray:
-        """Return the labelled rows of each class, with their weights `(C,)`."""
+        if not power:
+            return
         labels = np.asarray(data["label" if "label" in data.column_names else "labels"][:])
         weights = np.ones(len(labels))
         if SAMPLE_WEIGHT in self.loss_columns:
             weights = np.asarray(data[SAMPLE_WEIGHT][:])
         has_label = labels >= 0
-        return np.bincount(labels[has_label], weights[has_label], self.model.config.num_labels)
+        counts = np.bincount(labels[has_label], weights[has_label], config.num_labels)
+        self._class_weights = weigh_classes(counts.tolist(), power).to(self.args.device)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
         if self._custom_loss:

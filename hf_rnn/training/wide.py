@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..data.typos import mistype_rows
 from ..evaluation.scores import single_scores
 from ..linear.factor import LEAST_VALIDATION, find_factor
-from ..linear.fit import LinearPart, TrainingRows, find_spans, fit_part
+from ..linear.fit import LinearPart, TrainingRows, find_ngrams, fit_part
 from ..linear.ngrams import NgramTable
 from ..models.modeling_rnn import RnnForSequenceClassification
 from ..utils.process import only_errors
@@ -155,7 +155,7 @@ def list_strongest(
     vocabulary = linear.vocabulary
     strength = linear.weights * np.sqrt(vocabulary.counts)[:, None]
     best = np.argsort(-strength, axis=0, kind="stable")[:_SHOWN]  # (at most _SHOWN, C)
-    spans = find_spans(np.unique(vocabulary.hashes[best]), rows)
+    spans = find_ngrams(np.unique(vocabulary.hashes[best]), rows)
     strongest: dict[str, list[str]] = {}
     for number, name in model.config.id2label.items():
         hashes = vocabulary.hashes[best[:, number]].tolist()

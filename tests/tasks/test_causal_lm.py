@@ -3,16 +3,13 @@
 import json
 import math
 import random
-from pathlib import Path
 
 import pytest
-from conftest import run_script, run_until
+from conftest import run_until
 from transformers import pipeline
 
 from hf_rnn import train
 from hf_rnn.hub.model_folder import load_model
-
-SCRIPT = Path(__file__).parents[2] / "scripts" / "train_language_model.py"
 
 
 @pytest.fixture(scope="module")
@@ -123,27 +120,3 @@ def test_the_hub_gets_a_folder_that_loads(model_folder, hub, command):
     assert code == 0, err
     settings = load_model("me/lm")[0].generation_config
     assert (settings.pad_token_id, settings.eos_token_id) == (1, 2)
-
-
-def test_the_script_trains_saves_and_writes(text_dir, tmp_path, monkeypatch, capsys):
-    flags = [
-        "--hidden_size=24",
-        "--num_train_epochs=2",
-        "--batch_size=8",
-        "--block_size=40",
-        "--learning_rate=0.02",
-    ]
-    arguments = [
-        "--data_dir",
-        text_dir,
-        "--output_dir",
-        tmp_path / "out",
-        *flags,
-        "--prompt",
-        "Bob:",
-    ]
-    code, out, err = run_script(SCRIPT, arguments, monkeypatch, capsys)
-    assert code == 0, err
-    assert "nats per character" in out and "\nBob:" in out and load_model(tmp_path / "out")
-    code, _, err = run_script(SCRIPT, arguments, monkeypatch, capsys)
-    assert code == 2 and "is not empty" in err

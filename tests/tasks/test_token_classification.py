@@ -1,13 +1,12 @@
 """A tagger from a folder of CoNLL files to spans in raw text, with the promises of each task."""
 
 import json
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from conftest import run_python, run_script
+from conftest import run_python
 from transformers import AutoTokenizer, pipeline
 
 from hf_rnn import PRETRAINED, Tagger, encode_tagged, load_conll, train, train_tokenizer
@@ -194,17 +193,6 @@ def test_metrics_of_entities_by_hand():
         "support": 1,
     }
     assert found["accuracy"] == pytest.approx(5 / 7)
-
-
-@pytest.mark.slow
-def test_the_script_trains_and_tags(tagged_dir, tmp_path, monkeypatch, capfd):
-    script = Path(__file__).parents[2] / "scripts" / "train_tagger.py"
-    flags = ["--data_dir", tagged_dir, "--output_dir", tmp_path / "out", "--num_train_epochs", 1]
-    code, out, err = run_script(script, [*flags, "--text", "Miro sees"], monkeypatch, capfd)
-    assert code == 0, err
-    assert "test_f1" in out and out.splitlines()[-1].startswith("Miro sees [{'entity_group'")
-    code, _, err = run_script(script, [*flags, "--text", "Miro sees"], monkeypatch, capfd)
-    assert code == 2 and "is not empty" in err
 
 
 def test_the_score_of_o_is_lowered_while_that_finds_more_entities():

@@ -33,7 +33,7 @@ from hf_rnn.training.pretrain import (
     encode_pairs,
     prune_tokenizer,
 )
-from hf_rnn.training.teacher import read_texts
+from hf_rnn.training.teacher import read_unlabeled
 from hf_rnn.utils.errors import UserError
 
 TEXTS = ["the box stood near a door", "", "miro", "Selk, and [PAD] sand!", "ü zebra quartz"]
@@ -302,7 +302,7 @@ def test_texts_are_read_once_each(tmp_path):
         "fault": lambda text: None if text else "blank",
         "cut": lambda text: cut_sentences(text, 29),
     }
-    texts, counts = read_texts(files, **options)
+    texts, counts = read_unlabeled(files, **options)
     expected = [
         "one two",
         "three",
@@ -313,7 +313,7 @@ def test_texts_are_read_once_each(tmp_path):
     ]
     assert texts == [*expected, "这是。那是。", *(f"row {number}" for number in range(20))]
     assert counts == {"lines": 31, "blank": 1, "repeated": 2, "kept": 27, "refused": 1}
-    assert len(read_texts(files, **options, most=8)[0]) == 8
+    assert len(read_unlabeled(files, **options, most=8)[0]) == 8
     assert list(cut_sentences("No end in this long sentence. Yes. 这是。那是。", 6)) == [
         "No end in this long sentence.", "Yes.", "这是。", "那是。"]  # fmt: skip
 

@@ -66,7 +66,7 @@ class Model(ctypes.Structure):
     ]
 
 
-class Ngrams(ctypes.Structure):
+class NgramPart(ctypes.Structure):
     """The linear part of a classifier."""
 
     _fields_ = [
@@ -102,4 +102,4 @@ def load_library() -> ctypes.CDLL | None:
 
 def _measure_structures() -> int:
     """Return a number from the sizes of the structures, as the kernel returns it for its own."""
-    return 1000 * ctypes.sizeof(Block) + ctypes.sizeof(Model) + 1_000_000 * ctypes.sizeof(Ngrams)
+    return 1000 * ctypes.sizeof(Block) + ctypes.sizeof(Model) + 1_000_000 * ctypes.sizeof(NgramPart)
