@@ -144,7 +144,7 @@ def test_values_of_every_type(mine):
     assert (training.lr_scheduler_kwargs, training.num_train_epochs) == ({"min_lr": 0.001}, 2.5)
 
 
-def test_a_text_after_a_switch_is_no_value_of_it():
+def test_a_switch_leaves_the_next_text_alone():
     from hf_rnn.cli import predict
 
     read = predict.FLAGS.read
