@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,25 +34,24 @@ FLAGS = Flags(
 
 
 def run(argv: Sequence[str]) -> None:
-    """Check a folder, print its files, send them, and print the URL."""
+    """Check a folder, send its files, and print them and the URL."""
     flags: PushArguments = FLAGS.build(argv)
     FinishedFolder(Path(flags.model)).check_finished()
     from ..hub import model_folder
-    from ..hub.client import find_token
-    from ..hub.push import prepare
+    from ..hub.push import push
 
     model_folder.quiet()
-    token = None if flags.dry_run else find_token()  # before the checks, which take seconds
-    upload = prepare(
-        flags.model, flags.repo_id, revision=flags.revision, card_examples=flags.card_examples
+    result = push(
+        flags.model,
+        flags.repo_id,
+        private=flags.private or None,  # or the owner's default
+        revision=flags.revision,
+        card_examples=flags.card_examples,
+        dry_run=flags.dry_run,
     )
-    sizes = upload.plan.files
+    sizes = result.files
     for name, size in [*sizes.items(), (f"{len(sizes)} files", sum(sizes.values()))]:
         print(f"{name:32}{size:12,} bytes")
-    sys.stdout.flush()
-    if token is None:
+    if flags.dry_run:
         print_note("dry run: nothing was sent")
-        print(upload.plan.url)
-    else:
-        # or the owner's default
-        print(upload.send(token, private=flags.private or None).url)
+    print(result.url)

@@ -89,65 +89,37 @@ def push(
     check_repo_id(repo_id)
     if not dry_run:
         token = find_token(token)
-    upload = prepare(folder, repo_id, revision=revision, card_examples=card_examples)
-    if dry_run:
-        return upload.plan
-    return upload.send(token, private=private, commit_message=commit_message)
-
-
-@dataclass(frozen=True)
-class Upload:
-    """The checked files of a finished folder, ready for a repo."""
-
-    plan: PushResult
-    contents: Mapping[str, bytes]  # by name in the repo
-    branch: str | None  # None is `main`
-
-    def send(
-        self,
-        token: str | None,
-        *,
-        private: bool | None = None,
-        commit_message: str = COMMIT_MESSAGE,
-    ) -> PushResult:
-        """Send the files in one commit, to a new repo if it does not exist; see [`push`]."""
-        repo_id = self.plan.repo_id
-        api = connect(token)
-        with explain_errors(f"the push to {repo_id} failed"):
-            api.create_repo(repo_id, private=private, exist_ok=True)
-            if private is not None and bool(api.repo_info(repo_id).private) != private:
-                state = "public" if private else "private"
-                page = f"{api.endpoint}/{repo_id}/settings"
-                raise HubError(f"{repo_id} exists already and is {state}: change that at {page}")
-            if self.branch is not None:
-                api.create_branch(repo_id, branch=self.branch, exist_ok=True)
-            additions = [CommitOperationAdd(*file) for file in self.contents.items()]
-            commit = api.create_commit(
-                repo_id, additions, commit_message=commit_message, revision=self.branch
-            )
-        return replace(self.plan, commit=commit.oid)
-
-
-def prepare(
-    folder: str | Path, repo_id: str, *, revision: str | None = None, card_examples: bool = False
-) -> Upload:
-    """Check a finished folder and return its files; the arguments are those of [`push`]."""
-    check_repo_id(repo_id)
     finished = FinishedFolder(Path(folder).expanduser())
     finished.check_finished()
     _, tokenizer = load_model(finished.root)
-
     paths = list_shared_files(finished, tokenizer.vocab_files_names.values())
     contents = {name: path.read_bytes() for name, path in paths.items()}
     contents |= card_for_repo(finished, repo_id, card_examples)
     check_shareable(finished, contents)
 
     branch = None if revision == "main" else revision
-    url = f"{connect().endpoint}/{repo_id}"
+    api = connect(token)
+    url = f"{api.endpoint}/{repo_id}"
     if branch is not None:
         url += f"/tree/{branch}"
     sizes = {name: len(content) for name, content in sorted(contents.items())}
-    return Upload(PushResult(repo_id, url, sizes), contents, branch)
+    result = PushResult(repo_id, url, sizes)
+    if dry_run:
+        return result
+
+    with explain_errors(f"the push to {repo_id} failed"):
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        if private is not None and bool(api.repo_info(repo_id).private) != private:
+            state = "public" if private else "private"
+            page = f"{api.endpoint}/{repo_id}/settings"
+            raise HubError(f"{repo_id} exists already and is {state}: change that at {page}")
+        if branch is not None:
+            api.create_branch(repo_id, branch=branch, exist_ok=True)
+        additions = [CommitOperationAdd(*file) for file in contents.items()]
+        commit = api.create_commit(
+            repo_id, additions, commit_message=commit_message, revision=branch
+        )
+    return replace(result, commit=commit.oid)
 
 
 def check_repo_id(repo_id: str) -> None:
