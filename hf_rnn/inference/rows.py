@@ -114,20 +114,22 @@ def choose_rows(
     rows = stored.rows
     is_known, seen = _find_trained_on(model, rows)
     chosen = find_scored(stored.source, split, seen)
-    counted = seen[chosen] if stored.has_halves else seen
-    trained_on = int(counted.sum()) if is_known else None
-    note = _describe_rows(stored.name, trained_on, len(counted), int(chosen.sum()), record)
-
     classless = np.zeros_like(chosen)
     if options.none_label is not None:
-        classless = chosen & (np.asarray(rows["label"][:]) == config.num_labels)
+        has_none = np.asarray(rows["label"][:]) == config.num_labels
+        if split is None and not (chosen & ~has_none).any():
+            chosen = np.ones_like(chosen)  # the model has learned all rows with a class
+        classless = chosen & has_none
         found = np.count_nonzero(classless)
         count = np.count_nonzero(chosen)
         if found in (0, count):
             raise UserError(
                 f"none_label needs rows with this label and others: {found} of {count} have it"
             )
-        chosen &= ~classless
+    counted = seen[chosen] if stored.has_halves else seen
+    trained_on = int(counted.sum()) if is_known else None
+    note = _describe_rows(stored.name, trained_on, len(counted), int(chosen.sum()), record)
+    chosen &= ~classless
     return Rows(
         data=rows if chosen.all() else rows.select(np.flatnonzero(chosen)),
         name=stored.name,

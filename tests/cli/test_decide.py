@@ -138,6 +138,15 @@ def test_mistakes_have_one_line(command, folder, tmp_path):
     assert code == 2 and "add --target" in err.splitlines()[-1]
 
 
+def test_texts_of_no_class_beside_rows_that_were_all_learned(command, tmp_path):
+    """As a small desk leaves them: all rows with a class were trained on, and the table says so."""
+    rows = invent_rows(60, 4)
+    train(train=rows, validation=rows, output_dir=str(tmp_path / "out"), **SETTINGS)
+    path = write(tmp_path / "labels.csv", [*rows, ("zzz qqq", "none"), ("zzz", "none")])
+    found, err = evaluate(command, tmp_path / "out", path, "--none_label", "none")
+    assert found["none"]["rows"] == 2 and found["rows"] == found["rows_trained_on"] == 60
+
+
 def test_texts_of_no_class(command, folder, tmp_path):
     rows = invent_rows(90, 6)
     strange = [(f"zzz qqq {number}", "other") for number in range(30)]
