@@ -116,10 +116,10 @@ def choose_rows(
     chosen = find_scored(stored.source, split, seen)
     classless = np.zeros_like(chosen)
     if options.none_label is not None:
-        has_none = np.asarray(rows["label"][:]) == config.num_labels
-        if split is None and not (chosen & ~has_none).any():
+        fits_no_class = np.asarray(rows["label"][:]) == config.num_labels
+        if split is None and not (chosen & ~fits_no_class).any():
             chosen = np.ones_like(chosen)  # the model has learned all rows with a class
-        classless = chosen & has_none
+        classless = chosen & fits_no_class
         found = np.count_nonzero(classless)
         count = np.count_nonzero(chosen)
         if found in (0, count):
