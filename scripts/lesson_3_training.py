@@ -371,7 +371,7 @@ for better, worse in pairs:
 count = len(labels["validation"])
 changed = {"order of the file": [], "sorted by length": []}
 in_file = [list(range(start, min(start + 64, count))) for start in range(0, count, 64)]
-for model in adamw.unstack():
+for model in unstack(adamw):
     right = tweets.predict(model)
     for shares_changed, order in zip(changed.values(), (in_file, None), strict=True):
         wrong = tweets.predict(model, order=order, read_padding=True)
