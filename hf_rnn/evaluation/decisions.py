@@ -401,7 +401,8 @@ def describe_missing(
     sentence = f"no threshold reaches {thresholds.target:g}"
     enough = _FIRST_CUT[1] * _count_fewest(thresholds.target)
     if not len(wrong) or len(labels) < enough:
-        advice = f"give {math.ceil(enough)} or more"
+        more = max(math.ceil(enough), 2 * len(labels))  # many rows can still miss it by chance
+        advice = f"give {more} or more"
         return f"{sentence}: {len(labels)} rows are too few to show it; {advice}"
     examples = []
     for row in wrong[:_EXAMPLES].tolist():
